@@ -1,0 +1,29 @@
+//! The rules of the ledger, and nothing else: what a transaction is, when it is valid, what it
+//! changes, and what a block of them looks like in bytes.
+//!
+//! This crate is pure. It reads no file, no clock and no random source, starts no thread and knows
+//! no wire protocol beyond the text that signatures cover. Time arrives with the block; randomness
+//! for signature batches is an argument.
+
+mod amount;
+mod apply;
+pub mod block;
+pub mod canonical;
+pub mod condition;
+mod id;
+pub mod json;
+mod key;
+mod rejection;
+mod signature;
+mod transaction;
+
+pub use amount::{AMOUNT_MAX, Amount};
+pub use apply::{Changes, Lock, Overlay, OutputFacts, Unspent, View};
+pub use block::{Block, BlockTime, Header, Height, Position};
+pub use id::{AssetId, OutputRef, TransactionId};
+pub use key::{PublicKey, SigningKey};
+pub use rejection::{Rejection, RejectionClass};
+pub use signature::{Unproven, Verified, verify_signatures};
+pub use transaction::{
+    Input, Limits, Operation, Output, Parser, Rules, Transaction, Version,
+};
