@@ -1,11 +1,11 @@
 //! Applying transactions: the only way the ledger changes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aws_lc_rs::digest;
 
 use crate::{
-    Amount, AssetId, Operation, OutputRef, Rejection, RejectionClass, Transaction, TransactionId,
+    Amount, AssetId, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction, TransactionId,
     Unproven, Verified, condition::Condition,
 };
 
@@ -20,7 +20,21 @@ impl Lock {
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&asset.0);
         bytes[32..].copy_from_slice(fingerprint);
-        let digest = digest::digest(&digest::SHA256, &bytes);
+        Lock::hash(&bytes)
+    }
+
+    /// The lock of a part that DECOMPOSE `transaction` leaves: no asset id opens it, because a part has
+    /// none until a CREATE takes it up.
+    pub fn of_part(transaction: &TransactionId, fingerprint: &[u8; 32]) -> Lock {
+        let mut bytes = [0; 68];
+        bytes[..4].copy_from_slice(b"part");
+        bytes[4..36].copy_from_slice(&transaction.0);
+        bytes[36..].copy_from_slice(fingerprint);
+        Lock::hash(&bytes)
+    }
+
+    fn hash(bytes: &[u8]) -> Lock {
+        let digest = digest::digest(&digest::SHA256, bytes);
         Lock(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }
 }
@@ -63,15 +77,284 @@ pub trait View {
 /// What a run of transactions changes.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Outputs that were unspent before and are not any more, and outputs that are new, each with its
-    /// state after the run: `None` is spent.
+    /// Every output that the run makes or spends, with its state after the run: `None` is spent.
     pub outputs: BTreeMap<OutputRef, Option<Unspent>>,
-    /// The transactions, by id, with the asset and condition of each of their outputs at hand.
-    pub transactions: BTreeMap<TransactionId, Vec<OutputFacts>>,
+    /// The transactions of the run.
+    pub transactions: BTreeMap<TransactionId, Arc<Verified<Transaction>>>,
 }
 
-/// A view with the changes of later transactions on top.
+/// A view with the changes of later transactions on top. Applying a transaction to it is the only way
+/// the ledger changes.
 pub struct Overlay<'v, V: ?Sized> {
     view: &'v V,
     changes: Changes,
+}
+
+impl OutputFacts {
+    /// The output of `transaction` at `index`, if it has that many.
+    pub fn of(transaction: &Transaction, index: u32) -> Option<OutputFacts> {
+        let output = transaction.outputs().get(usize::try_from(index).ok()?)?;
+        Some(OutputFacts {
+            asset: transaction.asset(),
+            amount: output.amount,
+            condition: output.condition.clone(),
+            part: transaction.operation() == Operation::Decompose,
+        })
+    }
+}
+
+impl Changes {
+    /// Records a transaction that [`decide`] let pass. Cannot fail, so nothing is ever half applied.
+    pub fn record(&mut self, transaction: Arc<Verified<Transaction>>) {
+        let id = transaction.id();
+        for input in transaction.inputs() {
+            if let Some(spent) = input.spends {
+                self.outputs.insert(spent, None);
+            }
+        }
+        for (index, output) in (0..).zip(transaction.outputs()) {
+            let unspent = Unspent { amount: output.amount, lock: output.lock };
+            self.outputs.insert(OutputRef { transaction: id, index }, Some(unspent));
+        }
+        self.transactions.insert(id, transaction);
+    }
+
+    /// The output's state after these changes; `None` when they do not touch it.
+    pub fn unspent(&self, output: &OutputRef) -> Option<Option<Unspent>> {
+        self.outputs.get(output).copied()
+    }
+
+    /// The output, if one of these transactions made it.
+    pub fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
+        OutputFacts::of(self.transactions.get(&output.transaction)?, output.index)
+    }
+}
+
+impl<'v, V: View + ?Sized> Overlay<'v, V> {
+    /// Nothing changed yet on top of `view`.
+    pub fn new(view: &'v V) -> Overlay<'v, V> {
+        Overlay::resume(view, Changes::default())
+    }
+
+    /// Goes on where an overlay left off; `view` is the state that `changes` was begun on.
+    pub fn resume(view: &'v V, changes: Changes) -> Overlay<'v, V> {
+        Overlay { view, changes }
+    }
+
+    /// Applies one ordered transaction: all of it, or none of it.
+    ///
+    /// # Errors
+    /// The first failure in the order of section 6.6; the overlay is as it was.
+    pub fn apply(&mut self, transaction: Arc<Verified<Transaction>>) -> Result<(), Rejection> {
+        decide(self, &transaction)?;
+        self.changes.record(transaction);
+        Ok(())
+    }
+
+    /// What the applied transactions change.
+    pub fn into_changes(self) -> Changes {
+        self.changes
+    }
+}
+
+impl<V: View + ?Sized> View for Overlay<'_, V> {
+    fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
+        self.changes.unspent(output).unwrap_or_else(|| self.view.unspent(output))
+    }
+
+    fn is_committed(&self, transaction: &TransactionId) -> bool {
+        self.changes.transactions.contains_key(transaction) || self.view.is_committed(transaction)
+    }
+
+    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
+        self.changes.output(output).or_else(|| self.view.output(output))
+    }
+}
+
+/// Whether `transaction` may follow the state that `view` shows (asset ledger, section 6.6).
+///
+/// # Errors
+/// The first failure in that section's order.
+pub fn decide(view: &impl View, transaction: &Verified<Transaction>) -> Result<(), Rejection> {
+    decide_state(view, transaction)
+}
+
+/// Names the error of a transaction whose signatures are wrong: what stands before signatures in the
+/// order of section 6.6 is told first.
+pub fn decide_unproven(view: &impl View, transaction: &Unproven<Transaction>) -> Rejection {
+    decide_state(view, &transaction.0).err().unwrap_or_else(invalid_signature)
+}
+
+fn decide_state(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
+    match transaction.operation() {
+        Operation::Create => decide_create(view, transaction),
+        Operation::Transfer => decide_transfer(view, transaction),
+        Operation::Compose => decide_compose(view, transaction),
+        Operation::Decompose => decide_decompose(view, transaction),
+    }
+}
+
+fn decide_create(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
+    let id = transaction.id();
+    if view.is_committed(&id) {
+        return Err(Rejection::new(
+            RejectionClass::DuplicateTransaction,
+            format!("transaction `{id}` already exists"),
+        ));
+    }
+    Ok(())
+}
+
+/// The path of nearly all traffic: one look-up and one hash per input. Only when something does not
+/// fit is history asked, to name the error.
+fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
+    let asset = transaction.asset();
+    let mut spent: u128 = 0;
+    let mut fits = true;
+    for input in transaction.inputs() {
+        let output = spent_output(input);
+        let unspent = view.unspent(&output).ok_or_else(|| not_spendable(view, &output))?;
+        spent = sum(spent, unspent.amount);
+        fits &= unspent.lock == Lock::new(&asset, &input.fulfillment.condition.fingerprint);
+    }
+    refuse_repeated_inputs(transaction)?;
+    if !fits {
+        let inputs = facts_of_inputs(view, transaction)?;
+        refuse_foreign_assets(&inputs, &asset)?;
+    }
+    let made = transaction.outputs().iter().fold(0, |made, output| sum(made, output.amount));
+    if spent != made {
+        return Err(Rejection::new(
+            RejectionClass::AmountError,
+            format!(
+                "The amount used in the inputs `{spent}` needs to be same as the amount used in the outputs `{made}`"
+            ),
+        ));
+    }
+    if fits { Ok(()) } else { Err(invalid_signature()) }
+}
+
+/// COMPOSE (section 8): consumes every named asset's inputs and makes one new asset.
+fn decide_compose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
+    let inputs = spendable_inputs(view, transaction)?;
+    let named = transaction.consumed_assets();
+    let every_input_named = inputs.iter().all(|input| !input.part && named.contains(&input.asset));
+    let every_name_consumed = named.iter().all(|asset| inputs.iter().any(|input| input.asset == *asset));
+    if !every_input_named || !every_name_consumed || named.contains(&transaction.asset()) {
+        return Err(foreign_asset());
+    }
+    refuse_wrong_conditions(transaction, &inputs)
+}
+
+/// DECOMPOSE (section 8): consumes one asset entirely.
+fn decide_decompose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
+    let inputs = spendable_inputs(view, transaction)?;
+    let named = transaction.consumed_assets();
+    if inputs.iter().any(|input| input.part || !named.contains(&input.asset)) {
+        return Err(foreign_asset());
+    }
+    // The whole supply was made by the transaction that the asset is named after: assets never grow.
+    let consumed = inputs.iter().fold(0, |consumed, input| sum(consumed, input.amount));
+    let mut supply: u128 = 0;
+    for asset in named {
+        let made = (0..).map_while(|index| {
+            view.output(&OutputRef { transaction: asset.as_transaction(), index })
+        });
+        supply = made.fold(supply, |supply, output| sum(supply, output.amount));
+    }
+    if consumed != supply {
+        return Err(Rejection::new(
+            RejectionClass::AmountError,
+            format!("DECOMPOSE consumes an asset entirely: the inputs hold `{consumed}` of `{supply}`"),
+        ));
+    }
+    refuse_wrong_conditions(transaction, &inputs)
+}
+
+fn spendable_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<OutputFacts>, Rejection> {
+    for input in transaction.inputs() {
+        let output = spent_output(input);
+        if view.unspent(&output).is_none() {
+            return Err(not_spendable(view, &output));
+        }
+    }
+    refuse_repeated_inputs(transaction)?;
+    facts_of_inputs(view, transaction)
+}
+
+fn facts_of_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<OutputFacts>, Rejection> {
+    let facts = |input| {
+        let output = spent_output(input);
+        view.output(&output).ok_or_else(|| unknown_input(&output))
+    };
+    transaction.inputs().iter().map(facts).collect()
+}
+
+fn spent_output(input: &Input) -> OutputRef {
+    input.spends.expect("the parser gives every input but a CREATE's an output to spend")
+}
+
+/// Sums of at most 65,535 amounts below 2⁶³ fit 128 bits with room to spare.
+fn sum(units: u128, amount: Amount) -> u128 {
+    units.checked_add(u128::from(amount.units())).expect("65,535 amounts stay below 2^79")
+}
+
+fn refuse_repeated_inputs(transaction: &Transaction) -> Result<(), Rejection> {
+    if transaction.inputs().len() > 1 {
+        let mut outputs: Vec<OutputRef> = transaction.inputs().iter().map(spent_output).collect();
+        outputs.sort_unstable();
+        if outputs.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Rejection::new(
+                RejectionClass::DoubleSpend,
+                format!("tx \"{}\" spends inputs twice", transaction.id()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_foreign_assets(inputs: &[OutputFacts], asset: &AssetId) -> Result<(), Rejection> {
+    if inputs.windows(2).any(|pair| pair[0].asset != pair[1].asset) {
+        return Err(Rejection::new(
+            RejectionClass::AssetIdMismatch,
+            "All inputs of all transactions passed need to have the same asset id",
+        ));
+    }
+    if inputs.iter().any(|input| input.part || input.asset != *asset) {
+        return Err(foreign_asset());
+    }
+    Ok(())
+}
+
+fn refuse_wrong_conditions(transaction: &Transaction, inputs: &[OutputFacts]) -> Result<(), Rejection> {
+    let opens = |(input, output): (&Input, &OutputFacts)| input.fulfillment.condition == output.condition;
+    if transaction.inputs().iter().zip(inputs).all(opens) { Ok(()) } else { Err(invalid_signature()) }
+}
+
+fn not_spendable(view: &impl View, output: &OutputRef) -> Rejection {
+    if view.output(output).is_none() {
+        return unknown_input(output);
+    }
+    Rejection::new(
+        RejectionClass::DoubleSpend,
+        format!("input `{}` was already spent", output.transaction),
+    )
+}
+
+fn unknown_input(output: &OutputRef) -> Rejection {
+    Rejection::new(
+        RejectionClass::InputDoesNotExist,
+        format!("input `{}` doesn't exist", output.transaction),
+    )
+}
+
+fn foreign_asset() -> Rejection {
+    Rejection::new(
+        RejectionClass::AssetIdMismatch,
+        "The asset id of the input does not match the asset id of the transaction",
+    )
+}
+
+fn invalid_signature() -> Rejection {
+    Rejection::new(RejectionClass::InvalidSignature, "Transaction signature is invalid.")
 }

@@ -13,12 +13,13 @@ pub mod condition;
 mod id;
 pub mod json;
 mod key;
+pub mod merkle;
 mod rejection;
 mod signature;
 mod transaction;
 
 pub use amount::{AMOUNT_MAX, Amount};
-pub use apply::{Changes, Lock, Overlay, OutputFacts, Unspent, View};
+pub use apply::{Changes, Lock, OutputFacts, Overlay, Unspent, View, decide, decide_unproven};
 pub use block::{Block, BlockTime, Header, Height, Position};
 pub use id::{AssetId, OutputRef, TransactionId};
 pub use key::{PublicKey, SigningKey};
