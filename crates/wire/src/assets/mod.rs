@@ -1,0 +1,29 @@
+//! The asset protocol of BigchainDB and Planetmint: parameters, answers, errors, stream frames and
+//! the lines of the bulk doors (asset ledger, sections 2.3, 3 and 9).
+
+mod answer;
+mod discovery;
+mod parameters;
+mod query;
+mod stream;
+mod submit;
+
+pub use answer::{
+    METHOD_NOT_ALLOWED, NOT_FOUND, OutputsWriter, SearchElement, append_exact_matches,
+    append_id, append_search_elements, append_text, block_by_transaction, block_head, block_tail,
+    error_body, rejection_message, status_committed, status_pending, status_rejected, validators,
+};
+pub use discovery::{Discovery, Endpoints};
+pub use parameters::{
+    BlockParameters, Dialect, ListParameters, Mode, OutputParameters, SearchParameters,
+    TransactionParameters, mode,
+};
+pub use query::{Query, Refusal};
+pub use stream::{
+    Filter, From, StreamKind, StreamParameters, block_frame, caught_up_notice, head_notice,
+    lagging_notice, rejected_frame, transaction_frame,
+};
+pub use submit::{
+    Label, Level, ResultLine, SocketMessage, accepted_line, committed_line, level, rejected_line,
+    socket_message, unavailable_line, TAG_BYTES_MAX,
+};
