@@ -134,6 +134,8 @@ impl Writer {
 impl Store {
     /// The newest block that readers see.
     pub fn tip(&self) -> Tip { todo!() }
+    /// The committed state for the rules, under a read lock on the unspent outputs.
+    pub fn view(&self) -> StoreView<'_> { todo!() }
     /// How the chain began.
     pub fn genesis(&self) -> &Genesis { todo!() }
     /// Where a transaction stands.
@@ -171,4 +173,12 @@ pub mod disk {
     //! Files behind a small trait.
     /// A file system.
     pub trait Disk: Send + Sync {}
+}
+
+/// The committed state, held still while it lives.
+pub struct StoreView<'s>(std::marker::PhantomData<&'s ()>);
+impl View for StoreView<'_> {
+    fn unspent(&self, _: &OutputRef) -> Option<Unspent> { todo!() }
+    fn is_committed(&self, _: &TransactionId) -> bool { todo!() }
+    fn output(&self, _: &OutputRef) -> Option<OutputFacts> { todo!() }
 }
