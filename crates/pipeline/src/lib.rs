@@ -18,7 +18,7 @@ mod submission;
 mod verify;
 
 pub use clock::{Clock, SystemClock};
-pub use follow::{FollowError, Follower, Published};
+pub use follow::{FollowError, Follower, Published, STREAMS};
 pub use mailbox::{Outcomes, Submitter};
 pub use node::{Node, Running, StartOptions, Status, start};
 pub use submission::{Acknowledge, Door, Outcome};

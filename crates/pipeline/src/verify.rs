@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use daybook_ledger::{Parser, Rules, Transaction, decide, decide_unproven, verify_signatures};
 use parking_lot::{Condvar, Mutex};
-use rand::{SeedableRng, rngs::StdRng};
+use rand::rngs::StdRng;
 
 use crate::{
     feed::{Batch, Candidate, FeedSender},
@@ -150,10 +150,4 @@ fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>
         }
     }
     (transactions, tickets)
-}
-
-/// A generator with a fixed seed, for tests that name it.
-#[cfg(test)]
-pub(crate) fn seeded(seed: u64) -> StdRng {
-    StdRng::seed_from_u64(seed)
 }
