@@ -270,10 +270,18 @@ impl Client {
                         "mode=commit answered before the commit",
                     ));
                 }
-                Ok(Answer::Busy { message }) => Error::Busy {
-                    message,
-                    retry_after: None,
-                },
+                // A stopping node says "busy" as well, and may have taken it before.
+                Ok(Answer::Busy { message }) => {
+                    sent_before = true;
+                    Error::Busy {
+                        message,
+                        retry_after: None,
+                    }
+                }
+                Ok(Answer::Stopped) => {
+                    sent_before = true;
+                    self.http.broken("the node is stopping")
+                }
                 Err(error) => {
                     sent_before |= !matches!(error, Error::Unreachable { .. });
                     error

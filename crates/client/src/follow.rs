@@ -8,6 +8,7 @@ use std::{
 
 use daybook_ledger::{AssetId, Height, Operation, PublicKey};
 use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 use tungstenite::{Message, protocol::WebSocketConfig};
 
@@ -28,43 +29,51 @@ pub enum From {
     Now,
     /// With the first event of this height.
     Height(Height),
-    /// Behind the last event that another follower of the same stream and filter saw.
+    /// Behind the last event that another follower of the same stream saw.
     Cursor(Cursor),
 }
 
-/// A place in a stream, under one filter. Its text form (`height:events`) can be stored and given to
-/// a later follower.
+/// A place in a stream: what comes next is the first event at or behind it. Its text form
+/// (`height.index`) can be stored and given to a later follower.
+///
+/// On `valid_transactions` the index is a transaction's place in its block, on
+/// `rejected_transactions` it counts the events of the height, on `valid_blocks` it is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
-    /// The height that is being read.
+    /// The height.
     pub height: Height,
-    /// Events of that height that were seen.
-    pub events: u64,
+    /// The place at that height.
+    pub index: u32,
 }
 
 /// The text is not a cursor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a place in a stream is `height` or `height:events`")]
+#[error("a place in a stream is `height` or `height.index`")]
 pub struct NotACursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.height.0, self.events)
+        write!(f, "{}.{}", self.height.0, self.index)
     }
 }
 
 impl FromStr for Cursor {
     type Err = NotACursor;
     fn from_str(text: &str) -> Result<Cursor, NotACursor> {
-        let (height, events) = text.split_once(':').unwrap_or((text, "0"));
+        let (height, index) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(height) || !digits(index) {
+            return Err(NotACursor);
+        }
         Ok(Cursor {
             height: Height(height.parse().map_err(|_| NotACursor)?),
-            events: events.parse().map_err(|_| NotACursor)?,
+            index: index.parse().map_err(|_| NotACursor)?,
         })
     }
 }
 
-/// Which events a follower wants; members that are `None` let everything pass.
+/// Which events a follower wants; members that are `None` let everything pass. Only
+/// `valid_transactions` has filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only what concerns this key.
@@ -91,22 +100,24 @@ pub struct Follow {
     client: Client,
     stream: Stream,
     filter: Filter,
-    from: From,
-    /// Known once the first connection was made.
+    /// What comes next. Known once the first connection was made.
     cursor: Option<Cursor>,
-    /// The last event, to check that the node still tells the same story.
-    last: Option<String>,
+    /// The last event and its place. A connection that is made again begins with it, which shows that
+    /// the node still tells the same story.
+    last: Option<(Cursor, String)>,
     connection: Option<Connection>,
     give_up_after: Option<Duration>,
     reconnects: u64,
+    behind: u64,
 }
 
 struct Connection {
     socket: WebSocketStream<Wire>,
-    /// Events of the cursor's height that were seen on an earlier connection and come again.
-    to_skip: u64,
-    /// The height and count of the events of this connection.
-    at: Cursor,
+    /// Events to drop because they lie before the cursor: the index of `rejected_transactions` counts
+    /// events, and the node can only be asked for a height.
+    to_skip: u32,
+    /// The next event is the last one of an earlier connection, come again.
+    repeats: bool,
 }
 
 impl fmt::Debug for Follow {
@@ -122,19 +133,19 @@ impl Follow {
     pub(crate) fn new(client: Client, stream: Stream, from: From, filter: Filter) -> Follow {
         let cursor = match from {
             From::Now => None,
-            From::Height(height) => Some(Cursor { height, events: 0 }),
+            From::Height(height) => Some(Cursor { height, index: 0 }),
             From::Cursor(cursor) => Some(cursor),
         };
         Follow {
             client,
             stream,
             filter,
-            from,
             cursor,
             last: None,
             connection: None,
             give_up_after: None,
             reconnects: 0,
+            behind: 0,
         }
     }
 
@@ -146,15 +157,19 @@ impl Follow {
         self
     }
 
-    /// The place behind the last event; `None` before the first connection of a follower that
-    /// begins now.
+    /// What comes next; `None` before the first connection of a follower that begins now.
     pub fn cursor(&self) -> Option<Cursor> {
         self.cursor
     }
 
-    /// How often a connection was made again.
+    /// How often a connection broke and was, or is being, made again.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
+    }
+
+    /// Blocks that this follower is behind, when the node said that it lags.
+    pub fn behind(&self) -> u64 {
+        self.behind
     }
 
     /// Connects, so that everything committed from here on will be seen. [`Follow::next`] does the
@@ -194,7 +209,7 @@ impl Follow {
             let message = tokio::time::timeout(SILENCE_MAX, connection.socket.next()).await;
             let text = match message {
                 Ok(Some(Ok(Message::Text(text)))) => text,
-                // Pings are answered by the socket itself, but only when something is written.
+                // The socket prepares the pong by itself, but sends it only with the next write.
                 Ok(Some(Ok(Message::Ping(_)))) => {
                     if connection.socket.flush().await.is_err() {
                         self.disconnect();
@@ -213,53 +228,90 @@ impl Follow {
         }
     }
 
-    /// Counts one frame; `None` when it was seen on an earlier connection or is no event.
+    /// Takes one frame; `None` when it was seen on an earlier connection or is no event.
     fn take(&mut self, text: &str) -> Result<Option<Event>, Error> {
-        if is_notice(text) {
+        if let Some(notice) = Notice::from_json(text) {
+            self.note(&notice);
             return Ok(None);
         }
         let frame = Frame::from_json(self.stream, text)?;
+        let cursor = self.cursor.expect("a connection has a cursor");
         let connection = self
             .connection
             .as_mut()
             .expect("frames come from a connection");
-        let height = frame.height();
-        if height < connection.at.height {
-            return Err(Error::Protocol(format!(
-                "an event of height {} after height {}",
-                height.0, connection.at.height.0
-            )));
+        let other_history = |what: &str| {
+            Error::Protocol(format!(
+                "{what} at {cursor}: the node holds another history"
+            ))
+        };
+        if connection.repeats {
+            connection.repeats = false;
+            return match &self.last {
+                Some((_, last)) if last == text => Ok(None),
+                _ => Err(other_history("another event than before")),
+            };
         }
-        if height > connection.at.height {
-            if connection.to_skip > 0 {
-                return Err(Error::Protocol(format!(
-                    "height {} has fewer events than before: the node holds another history",
-                    connection.at.height.0
-                )));
-            }
-            connection.at = Cursor { height, events: 0 };
-        }
-        connection.at.events += 1;
         if connection.to_skip > 0 {
-            connection.to_skip -= 1;
-            if let (0, Some(last)) = (connection.to_skip, &self.last)
-                && last != text
-            {
-                return Err(Error::Protocol(format!(
-                    "height {} has other events than before: the node holds another history",
-                    height.0
-                )));
+            if frame.height() != cursor.height {
+                return Err(other_history("fewer events than before"));
             }
+            connection.to_skip -= 1;
             return Ok(None);
         }
-        let cursor = connection.at;
-        self.cursor = Some(cursor);
-        self.last = Some(text.to_owned());
+        let place = match (&frame, frame.height()) {
+            (Frame::Transaction { index, .. }, height) => Cursor {
+                height,
+                index: *index,
+            },
+            (Frame::Rejected { .. }, height) if height == cursor.height => cursor,
+            (_, height) => Cursor { height, index: 0 },
+        };
+        if place < cursor {
+            return Err(Error::Protocol(format!(
+                "an event at {place} where {cursor} comes next"
+            )));
+        }
+        let next = match frame {
+            Frame::Block { .. } => Cursor {
+                height: Height(place.height.0 + 1),
+                index: 0,
+            },
+            _ => Cursor {
+                height: place.height,
+                index: place.index + 1,
+            },
+        };
+        self.cursor = Some(next);
+        self.last = Some((place, text.to_owned()));
+        self.behind = 0;
         Ok(Some(Event {
             frame,
             text: text.to_owned(),
-            cursor,
+            cursor: next,
         }))
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        match (notice.notice.as_str(), notice.height) {
+            ("lagging", _) => self.behind = notice.behind.unwrap_or_default(),
+            ("head" | "caught_up", Some(height)) => {
+                self.behind = 0;
+                let next = Cursor {
+                    height: Height(height + 1),
+                    index: 0,
+                };
+                // Behind everything that was delivered there is nothing to compare with.
+                if self.cursor.is_some_and(|cursor| cursor < next) {
+                    self.cursor = Some(next);
+                    self.last = None;
+                    if let Some(connection) = &mut self.connection {
+                        (connection.repeats, connection.to_skip) = (false, 0);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn disconnect(&mut self) {
@@ -269,23 +321,36 @@ impl Follow {
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
-        let cursor = match (self.cursor, self.from) {
-            (Some(cursor), _) => cursor,
+        let cursor = match self.cursor {
+            Some(cursor) => cursor,
             // A height is taken at once, so that a connection that breaks before the first event
             // does not lose what was committed meanwhile.
-            (None, _) => {
+            None => {
                 let latest = self.client.latest_block().await?.height;
                 Cursor {
                     height: Height(latest.0 + 1),
-                    events: 0,
+                    index: 0,
                 }
             }
         };
-        let mut path = format!(
-            "/api/v1/streams/{}?from={}",
-            self.stream.name(),
-            cursor.height.0
-        );
+        let (asked, to_skip, repeats) = match (self.stream, &self.last) {
+            (Stream::RejectedTransactions, _) => {
+                (Cursor { index: 0, ..cursor }, cursor.index, false)
+            }
+            (_, Some((last, _))) => (*last, 0, true),
+            (_, None) => (cursor, 0, false),
+        };
+        let mut path = match asked.index {
+            0 => format!(
+                "/api/v1/streams/{}?notices=true&from={}",
+                self.stream.name(),
+                asked.height.0
+            ),
+            _ => format!(
+                "/api/v1/streams/{}?notices=true&from={asked}",
+                self.stream.name()
+            ),
+        };
         if let Some(key) = &self.filter.public_key {
             path.push_str(&format!("&public_key={key}"));
         }
@@ -303,19 +368,31 @@ impl Follow {
         self.cursor = Some(cursor);
         self.connection = Some(Connection {
             socket,
-            to_skip: cursor.events,
-            at: Cursor {
-                height: cursor.height,
-                events: 0,
-            },
+            to_skip,
+            repeats,
         });
         Ok(())
     }
 }
 
-/// Notices (`lagging`, `caught_up`) are objects with a `notice` member and no event.
-fn is_notice(text: &str) -> bool {
-    text.starts_with("{\"notice\"")
+/// A frame about the stream itself.
+#[derive(Deserialize)]
+struct Notice {
+    notice: String,
+    height: Option<u64>,
+    behind: Option<u64>,
+}
+
+impl Notice {
+    /// Reads a notice; its name comes first, which tells it from an event without reading it.
+    fn from_json(text: &str) -> Option<Notice> {
+        let first = text.trim_start().strip_prefix('{')?.trim_start();
+        if first.starts_with("\"notice\"") {
+            serde_json::from_str(text).ok()
+        } else {
+            None
+        }
+    }
 }
 
 /// Opens a WebSocket on the client's node.
@@ -362,7 +439,7 @@ pub(crate) async fn open_socket(
     }
 }
 
-/// The refusal of a frame, for sockets that were closed with a reason.
+/// The refusal that a socket was closed with.
 pub(crate) fn close_refusal(code: u16, reason: &str) -> Refusal {
     Refusal {
         status: code,
@@ -378,18 +455,24 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_text() {
-        for text in ["0:0", "7:3", "18446744073709551615:18446744073709551615"] {
+        for text in ["0.0", "7.3", "18446744073709551615.4294967295"] {
             assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
         }
         assert_eq!(
             "7".parse::<Cursor>().unwrap(),
             Cursor {
                 height: Height(7),
-                events: 0
+                index: 0
             }
         );
-        for text in ["", ":", "x", "7:", "-1", "7:3:1"] {
+        for text in ["", ".", "x", "7.", "-1", "+1", "7.3.1", "7:3"] {
             assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
         }
+    }
+
+    #[test]
+    fn a_notice_is_told_from_an_event() {
+        assert!(Notice::from_json("{\"notice\": \"head\", \"height\": 3}").is_some());
+        assert!(Notice::from_json("{\"height\": 3, \"hash\": \"\"}").is_none());
     }
 }

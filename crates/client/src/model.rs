@@ -55,11 +55,14 @@ pub enum Answer {
         /// The reason.
         refusal: Refusal,
     },
-    /// The node is full or stopping; it did not take this submission.
+    /// The node is full; it did not take this submission.
     Busy {
         /// What it said.
         message: String,
     },
+    /// The node is stopping and does not know whether it will take this submission: to be asked for,
+    /// or sent again, when it is back.
+    Stopped,
 }
 
 /// How a submission ended, once and for all, or that this could not be learned.
@@ -161,6 +164,8 @@ pub enum Frame {
     Transaction {
         /// Its block.
         height: Height,
+        /// Its place in the block.
+        index: u32,
         /// The transaction.
         id: TransactionId,
         /// The assets it concerns; the first one counts.
@@ -210,6 +215,7 @@ impl Frame {
                 }
                 Ok(Frame::Transaction {
                     height,
+                    index: raw.index.ok_or_else(|| missing("index"))?,
                     id: raw
                         .transaction_id
                         .ok_or_else(|| missing("transaction_id"))?
@@ -258,6 +264,7 @@ pub(crate) fn ids(from: Vec<Id>) -> Vec<TransactionId> {
 #[derive(Deserialize)]
 struct RawFrame {
     height: Option<u64>,
+    index: Option<u32>,
     transaction_id: Option<Id>,
     asset_id: Option<Id>,
     asset_ids: Option<Vec<Id>>,
@@ -327,8 +334,8 @@ mod tests {
     const ID: &str = "0c8be0e51ddd671a5b32da2e5ecd65c4ba0d68fef13d8c0de5df8fd2fba4bd47";
 
     #[test]
-    fn an_old_event_with_a_single_asset_id_is_understood() {
-        let text = format!(r#"{{"height":3,"asset_id":"{ID}","transaction_id":"{ID}"}}"#);
+    fn an_event_with_a_single_asset_id_is_understood() {
+        let text = format!(r#"{{"height":3,"index":0,"asset_id":"{ID}","transaction_id":"{ID}"}}"#);
         let Frame::Transaction { height, assets, .. } =
             Frame::from_json(Stream::ValidTransactions, &text).unwrap()
         else {
