@@ -102,6 +102,20 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal of `class` because of `detail`.
     pub fn new(class: RejectionClass, detail: impl Into<String>) -> Rejection {
-        Rejection { class, detail: detail.into() }
+        Rejection {
+            class,
+            detail: detail.into(),
+        }
+    }
+
+    /// The sentence that HTTP clients read (asset ledger, section 6).
+    pub fn message(&self) -> String {
+        match self.class {
+            RejectionClass::MalformedJson => self.detail.clone(),
+            RejectionClass::SchemaValidationError => {
+                format!("Invalid transaction schema: {}", self.detail)
+            }
+            class => format!("Invalid transaction ({}): {}", class.name(), self.detail),
+        }
     }
 }

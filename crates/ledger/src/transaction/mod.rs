@@ -1,0 +1,369 @@
+//! Transactions of the asset ledger, read from text and sound by themselves.
+
+use bytes::Bytes;
+
+use crate::{
+    Amount, AssetId, Lock, OutputRef, PublicKey, Rejection, RejectionClass, TransactionId,
+    canonical,
+    condition::{Condition, Fulfillment},
+    json::Value,
+};
+
+mod check;
+mod known_keys;
+mod read;
+
+pub(crate) use check::details_from_value;
+use known_keys::KnownKeys;
+use read::{Mode, Scratch};
+
+/// The version of the transaction format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// BigchainDB 2.x, Planetmint up to 1.2: member `asset`.
+    V2,
+    /// Planetmint 1.3 and later: member `assets`.
+    V3,
+}
+
+/// What a transaction does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// Brings an asset into being.
+    Create,
+    /// Moves outputs of one asset to new owners.
+    Transfer,
+    /// Consumes outputs and makes one new asset of them (version 3.0).
+    Compose,
+    /// Consumes an asset and leaves its parts to be taken up by CREATEs (version 3.0).
+    Decompose,
+}
+
+/// One input.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The output it spends; `None` in a CREATE.
+    pub spends: Option<OutputRef>,
+    /// The owners that the client named; informative.
+    pub owners_before: Vec<PublicKey>,
+    /// What opens the condition.
+    pub fulfillment: Fulfillment,
+    /// The 32 bytes that every signature of this input covers (section 4.4).
+    pub message: [u8; 32],
+}
+
+/// One output.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// How many units it holds.
+    pub amount: Amount,
+    /// Who may spend it.
+    pub condition: Condition,
+    /// The keys of the condition, in the client's order: what the output is listed under.
+    pub public_keys: Vec<PublicKey>,
+    /// The commitment to asset and condition under which the output is kept unspent: to
+    /// [`Transaction::asset`] and the condition's fingerprint.
+    pub lock: Lock,
+}
+
+/// Settings of the stateless checks. All nodes of one network use the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Refuse keys with `.`, a leading `$` or NUL (section 6.3).
+    pub key_names: bool,
+    /// Refuse unknown values of `language` members (section 6.4).
+    pub language: bool,
+    /// Every key of `owners_before` must sign a CREATE, not merely every signer be named (section 6.6).
+    pub all_owners_sign: bool,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the posted text.
+    pub transaction_bytes_max: usize,
+    /// Nesting of JSON arrays and objects.
+    pub json_depth_max: usize,
+    /// Nesting of threshold conditions (section 6.7).
+    pub condition_depth_max: usize,
+    /// Outputs of one transaction; places in stored records are 16 bits.
+    pub outputs_max: usize,
+}
+
+/// A transaction that is sound by itself: canonical text, true id, valid members. Its signatures may
+/// still be wrong; [`crate::Verified`] says that they are not.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    pub(crate) canonical: Bytes,
+    pub(crate) id: TransactionId,
+    pub(crate) version: Version,
+    pub(crate) operation: Operation,
+    pub(crate) asset: AssetId,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) outputs: Vec<Output>,
+    /// The assets that a COMPOSE or DECOMPOSE consumes.
+    consumed: Vec<AssetId>,
+    /// Where the asset data stand in the canonical text.
+    data: Vec<Span>,
+    /// Where the metadata stand in the canonical text.
+    metadata: Option<Span>,
+    /// The owners named and the keys that signed fit, where the operation asks for it: all that is
+    /// wrong with a signature besides the signature itself (section 6.6).
+    pub(crate) signers_named: bool,
+}
+
+/// A range of bytes in a text.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// Reads transactions. Keeps decoded keys and scratch space between calls; one per thread.
+///
+/// There are two lanes. Canonical text is checked and taken apart in one pass without building
+/// values. Everything else is parsed to a [`Value`], written canonically and handed to the same pass,
+/// so that there is one maker of transactions. What that pass refuses is looked at once more, member
+/// by member, to name the error.
+pub struct Parser {
+    rules: Rules,
+    keys: KnownKeys,
+    scratch: Scratch,
+}
+
+impl Operation {
+    /// The name in the text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Transfer => "TRANSFER",
+            Operation::Compose => "COMPOSE",
+            Operation::Decompose => "DECOMPOSE",
+        }
+    }
+}
+
+impl Version {
+    /// The name in the text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Version::V2 => "2.0",
+            Version::V3 => "3.0",
+        }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            key_names: true,
+            language: true,
+            all_owners_sign: false,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            transaction_bytes_max: 1 << 20,
+            json_depth_max: 512,
+            condition_depth_max: 100,
+            outputs_max: 65_535,
+        }
+    }
+}
+
+impl Transaction {
+    /// The transaction's name.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// The canonical text, `id` included: what is stored, hashed and sent.
+    pub fn canonical(&self) -> &Bytes {
+        &self.canonical
+    }
+
+    /// The version of its format.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What it does.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The asset of its outputs: its own id where it creates one. The outputs of a DECOMPOSE have no
+    /// asset until a CREATE takes them up; they are locked under the DECOMPOSE's own id, which no
+    /// TRANSFER can name as an asset.
+    pub fn asset(&self) -> AssetId {
+        self.asset
+    }
+
+    /// Its inputs, at least one.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    /// Its outputs, at least one.
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// Every asset that a COMPOSE or DECOMPOSE consumes, or the one that a TRANSFER moves, in the order
+    /// of the text; empty for a CREATE.
+    pub fn consumed_assets(&self) -> &[AssetId] {
+        match self.operation {
+            Operation::Create => &[],
+            Operation::Transfer => std::slice::from_ref(&self.asset),
+            Operation::Compose | Operation::Decompose => &self.consumed,
+        }
+    }
+
+    /// The canonical text of each `data` member of `asset` or `assets`, JSON null left out.
+    pub fn asset_data(&self) -> impl Iterator<Item = &str> {
+        self.data.iter().map(|span| self.text_of(*span))
+    }
+
+    /// The canonical text of `metadata`, unless it is JSON null.
+    pub fn metadata(&self) -> Option<&str> {
+        self.metadata.map(|span| self.text_of(span))
+    }
+
+    fn text_of(&self, span: Span) -> &str {
+        let bytes = &self.canonical[span.start as usize..span.end as usize];
+        std::str::from_utf8(bytes).expect("the whole text was checked when it was read")
+    }
+}
+
+impl Parser {
+    /// A parser for transactions under `rules`.
+    pub fn new(rules: Rules) -> Parser {
+        Parser {
+            rules,
+            keys: KnownKeys::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// The rules it goes by.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Reads one transaction as a client sent it: canonical or not.
+    ///
+    /// # Errors
+    /// The first failure in the order of sections 6.1 to 6.5.
+    pub fn parse(&mut self, text: Bytes) -> Result<Transaction, Rejection> {
+        if text.len() > self.rules.limits.transaction_bytes_max {
+            return Err(too_large(&self.rules));
+        }
+        match self.parse_canonical(&text) {
+            Some(transaction) => Ok(transaction),
+            None => self.parse_any(&text),
+        }
+    }
+
+    /// Reads one transaction by way of a [`Value`], canonical or not: what [`Parser::parse`] does
+    /// with text that is not canonical. For tests that hold the two ways against each other.
+    ///
+    /// # Errors
+    /// The same as [`Parser::parse`].
+    pub fn parse_by_value(&mut self, text: &[u8]) -> Result<Transaction, Rejection> {
+        if text.len() > self.rules.limits.transaction_bytes_max {
+            return Err(too_large(&self.rules));
+        }
+        let value = parse_json(text, &self.rules)?;
+        check::check(&value, &self.rules)?;
+        let canonical = Bytes::from(canonical::canon(&value));
+        if canonical.len() > self.rules.limits.transaction_bytes_max {
+            return Err(too_large(&self.rules));
+        }
+        self.parse_canonical(&canonical).ok_or_else(lanes_differ)
+    }
+
+    /// Reads a transaction that a block holds: canonical text whose id and signatures were checked
+    /// before it was stored. The id is taken from the text and not computed again, and
+    /// [`Input::message`] is left zero.
+    ///
+    /// # Errors
+    /// A [`Rejection`] when the text is no such transaction: the store is damaged.
+    pub fn parse_stored(&mut self, text: Bytes) -> Result<Transaction, Rejection> {
+        read::read(
+            &text,
+            Mode::Stored,
+            &self.rules,
+            &mut self.keys,
+            &mut self.scratch,
+        )
+        .ok_or_else(|| {
+            Rejection::new(
+                RejectionClass::MalformedJson,
+                "The stored text is not a canonical transaction",
+            )
+        })
+    }
+
+    /// The fast lane: `None` for text that is not a sound transaction in canonical form.
+    fn parse_canonical(&mut self, text: &Bytes) -> Option<Transaction> {
+        read::read(
+            text,
+            Mode::Posted,
+            &self.rules,
+            &mut self.keys,
+            &mut self.scratch,
+        )
+    }
+
+    /// The slow lane, for text that the fast lane did not take.
+    fn parse_any(&mut self, text: &Bytes) -> Result<Transaction, Rejection> {
+        let value = parse_json(text, &self.rules)?;
+        let canonical = canonical::canon(&value);
+        let too_long = canonical.len() > self.rules.limits.transaction_bytes_max;
+        if !too_long
+            && canonical.as_bytes() != text.as_ref()
+            && let Some(transaction) = self.parse_canonical(&Bytes::from(canonical))
+        {
+            return Ok(transaction);
+        }
+        check::check(&value, &self.rules)?;
+        Err(if too_long {
+            too_large(&self.rules)
+        } else {
+            lanes_differ()
+        })
+    }
+}
+
+fn parse_json(text: &[u8], rules: &Rules) -> Result<Value, Rejection> {
+    Value::parse(text, rules.limits.json_depth_max).map_err(|error| {
+        Rejection::new(
+            RejectionClass::MalformedJson,
+            format!("Failed to decode JSON object: {error}"),
+        )
+    })
+}
+
+fn too_large(rules: &Rules) -> Rejection {
+    Rejection::new(
+        RejectionClass::TooLarge,
+        format!(
+            "A transaction has at most {} bytes",
+            rules.limits.transaction_bytes_max
+        ),
+    )
+}
+
+/// The two lanes are tested to agree; should they not, refusing is safe.
+fn lanes_differ() -> Rejection {
+    Rejection::new(
+        RejectionClass::ValidationError,
+        "The transaction cannot be taken apart",
+    )
+}
