@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{parse, recorded, text_of, transactions, verify};
+use common::{key, parse, recorded, text_of, transactions, verify};
 use daybook_ledger::{
-    canonical,
+    AssetId, Draft, OutputRef, Version, canonical,
     condition::{Condition, Details, Fulfillment},
     json::Value,
 };
@@ -58,6 +58,99 @@ fn every_recorded_transaction_is_taken_or_refused_as_recorded() {
             }
             assert!(verify(transaction).is_ok(), "{name}");
         }
+    }
+}
+
+/// Fills in a draft as the recording library was asked to.
+fn draft_of(vector: &serde_json::Value, all: &[serde_json::Value]) -> Draft {
+    let value = read(vector);
+    let transaction = value.as_object().unwrap();
+    let text = |name: &str| transaction.get(name).unwrap().as_str().unwrap();
+    let assets: Vec<Value> = match (transaction.get("asset"), transaction.get("assets")) {
+        (Some(asset), _) => vec![asset.clone()],
+        (_, Some(Value::Array(assets))) => assets.clone(),
+        _ => Vec::new(),
+    };
+    let member = |name: &str| -> Vec<Value> {
+        assets
+            .iter()
+            .filter_map(|asset| asset.as_object().unwrap().get(name))
+            .cloned()
+            .collect()
+    };
+    let data = member("data");
+    let ids: Vec<AssetId> = member("id")
+        .iter()
+        .map(|id| id.as_str().unwrap().parse().unwrap())
+        .collect();
+    let strings = data
+        .iter()
+        .filter_map(|data| Some(data.as_str()?.to_owned()));
+    let mut draft = match text("operation") {
+        "CREATE" => Draft::create(data.first().cloned().unwrap_or(Value::Null)),
+        "TRANSFER" => Draft::transfer(ids[0]),
+        "COMPOSE" => Draft::compose(data[0].as_str().unwrap(), ids),
+        "DECOMPOSE" => Draft::decompose(ids[0], strings),
+        other => panic!("{other}"),
+    };
+    if text("version") == "3.0" {
+        draft = draft.version(Version::V3);
+    }
+    for spent in vector["spends"].as_array().unwrap() {
+        let parent = all
+            .iter()
+            .find(|one| one["transaction"]["id"] == spent[0])
+            .unwrap();
+        let index = spent[1].as_u64().unwrap();
+        let details = &parent["transaction"]["outputs"][index as usize]["condition"]["details"];
+        let details = Value::parse(details.to_string().as_bytes(), 512).unwrap();
+        let output = OutputRef {
+            transaction: spent[0].as_str().unwrap().parse().unwrap(),
+            index: index as u32,
+        };
+        draft = draft.spend(output, Details::from_value(&details).unwrap());
+    }
+    for output in transaction.get("outputs").unwrap().as_array().unwrap() {
+        let output = output.as_object().unwrap();
+        let condition = output.get("condition").unwrap().as_object().unwrap();
+        let details = Details::from_value(condition.get("details").unwrap()).unwrap();
+        let amount = output
+            .get("amount")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        draft = draft.output(amount, details);
+    }
+    draft.metadata(transaction.get("metadata").unwrap().clone())
+}
+
+#[test]
+fn drafts_signed_with_the_recorded_seeds_are_the_recorded_transactions() {
+    let all = transactions();
+    for vector in &all {
+        let name = vector["name"].as_str().unwrap();
+        if is_election(vector) || name.starts_with("12") || name.starts_with("37") {
+            continue;
+        }
+        let signers: Vec<_> = vector["signers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|signer| key(signer.as_str().unwrap()))
+            .collect();
+        let signers: Vec<_> = signers.iter().collect();
+        let signed = draft_of(vector, &all)
+            .sign(&signers)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let recorded = canonical::canon(&read(vector));
+        assert_eq!(
+            std::str::from_utf8(signed.canonical()).unwrap(),
+            recorded,
+            "{name}"
+        );
+        assert!(verify(signed).is_ok(), "{name}");
     }
 }
 

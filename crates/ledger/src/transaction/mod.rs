@@ -215,6 +215,14 @@ impl Transaction {
         &self.outputs
     }
 
+    /// The name of the output at `index`.
+    pub fn output_ref(&self, index: u32) -> OutputRef {
+        OutputRef {
+            transaction: self.id,
+            index,
+        }
+    }
+
     /// Every asset that a COMPOSE or DECOMPOSE consumes, or the one that a TRANSFER moves, in the order
     /// of the text; empty for a CREATE.
     pub fn consumed_assets(&self) -> &[AssetId] {
