@@ -26,7 +26,7 @@ pub use draft::{Draft, DraftError};
 pub use id::{AssetId, OutputRef, TransactionId};
 pub use key::{PublicKey, SigningKey};
 pub use rejection::{Rejection, RejectionClass};
-pub use signature::{Unproven, Verified, verify_signatures};
+pub use signature::{SignatureChecker, Unproven, Verified, verify_signatures};
 pub use transaction::{
     Input, Limits, Operation, Output, Parser, Rules, Transaction, Version,
 };
