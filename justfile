@@ -1,0 +1,63 @@
+# One command per chore; `just` alone lists them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+[private]
+default:
+    @just --list
+
+# Everything that CI checks
+check:
+    ./test
+
+# Tests of the workspace; a name picks those that contain it
+test *name:
+    cargo test --workspace --locked {{ name }}
+
+# Format all sources
+fmt:
+    cargo fmt --all
+    cargo fmt --manifest-path bench/baseline/Cargo.toml
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+# Lints as CI has them, and the house rules
+lint:
+    ./test format house licences lints outside
+
+# A node with its data in ./daybook-data
+run *arguments:
+    cargo run --release --locked -- start {{ arguments }}
+
+# A node in a temporary directory and owners who trade on it
+demo *arguments:
+    cargo run --release --locked -- demo {{ arguments }}
+
+# Third-party clients against real nodes; a name picks a suite (conformance/run --list)
+conformance *suites:
+    cargo build --locked -p daybook-node
+    conformance/run {{ suites }}
+
+# Every measurement of docs/performance.md, against its peers
+bench:
+    bench/run
+
+# The same with small numbers, to see that it works
+bench-quick:
+    bench/run --quick
+
+# One fuzz target for some seconds (needs a nightly toolchain and cargo-fuzz)
+fuzz target seconds="60":
+    cd fuzz && cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=1024
+
+# Licences, advisories, duplicates, sources (needs cargo-deny)
+deny:
+    cargo deny --all-features check
+
+# Kill a node at random moments, again and again
+crash rounds="500":
+    DAYBOOK_CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook-node --test crash -- --nocapture
+
+# What takes too long for every change: supply chain, 500 crash rounds, a minute for each fuzz target
+nightly: deny crash
+    for target in $(cd fuzz && cargo +nightly fuzz list); do just fuzz "$target" 60; done
+    ./test
