@@ -106,7 +106,9 @@ struct Header {
 impl Decoder {
     /// A decoder that gives every message, of at most `message_bytes_max` bytes each.
     pub fn new(message_bytes_max: usize) -> Decoder {
-        Decoder::with(Keep::Messages { bytes_max: message_bytes_max })
+        Decoder::with(Keep::Messages {
+            bytes_max: message_bytes_max,
+        })
     }
 
     /// A decoder that skips text and binary messages of any length without keeping a byte of them,
@@ -116,7 +118,12 @@ impl Decoder {
     }
 
     fn with(keep: Keep) -> Decoder {
-        Decoder { keep, fragments: None, skip: 0, failed: None }
+        Decoder {
+            keep,
+            fragments: None,
+            skip: 0,
+            failed: None,
+        }
     }
 
     /// Takes the next message out of `input`. `None` when more bytes are needed; what was read so far is
@@ -142,7 +149,9 @@ impl Decoder {
             if self.skip != 0 {
                 return Ok(None);
             }
-            let Some(header) = Header::read(input)? else { return Ok(None) };
+            let Some(header) = Header::read(input)? else {
+                return Ok(None);
+            };
             self.check(&header)?;
             if header.opcode.is_data() && self.keep == Keep::Nothing {
                 input.advance(header.bytes);
@@ -181,7 +190,10 @@ impl Decoder {
             _ => {}
         }
         if let (Keep::Messages { bytes_max }, true) = (self.keep, header.opcode.is_data()) {
-            let before = self.fragments.as_ref().map_or(0, |(_, payload)| payload.len());
+            let before = self
+                .fragments
+                .as_ref()
+                .map_or(0, |(_, payload)| payload.len());
             if header.length > (bytes_max - before.min(bytes_max)) as u64 {
                 return Err(ProtocolError::TooLong);
             }
@@ -199,8 +211,10 @@ impl Decoder {
             Opcode::Pong => return Ok(Some(Message::Pong(payload.freeze()))),
             Opcode::Close => return close(&payload).map(|code| Some(Message::Close(code))),
             Opcode::Continuation => {
-                let (opcode, mut whole) =
-                    self.fragments.take().expect("check() refuses a continuation of nothing");
+                let (opcode, mut whole) = self
+                    .fragments
+                    .take()
+                    .expect("check() refuses a continuation of nothing");
                 whole.extend_from_slice(&payload);
                 (opcode, whole)
             }
@@ -229,7 +243,9 @@ impl Opcode {
 
 impl Header {
     fn read(input: &[u8]) -> Result<Option<Header>, ProtocolError> {
-        let [first, second, rest @ ..] = input else { return Ok(None) };
+        let [first, second, rest @ ..] = input else {
+            return Ok(None);
+        };
         if first & 0x70 != 0 {
             return Err(ProtocolError::ReservedBits);
         }
@@ -259,7 +275,9 @@ impl Header {
         if length >> 63 != 0 {
             return Err(ProtocolError::Length);
         }
-        let Some((mask, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((mask, rest)) = rest.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
         Ok(Some(Header {
             last: first & 0x80 != 0,
             opcode,
@@ -309,7 +327,10 @@ pub fn write_text(out: &mut Vec<u8>, payload: &[u8]) {
 /// # Panics
 /// When `payload` is longer than [`CONTROL_BYTES_MAX`]; that is ours to choose.
 pub fn write_ping(out: &mut Vec<u8>, payload: &[u8]) {
-    assert!(payload.len() <= CONTROL_BYTES_MAX, "a ping carries at most 125 bytes");
+    assert!(
+        payload.len() <= CONTROL_BYTES_MAX,
+        "a ping carries at most 125 bytes"
+    );
     write_frame(out, 0x89, payload);
 }
 

@@ -67,24 +67,13 @@ pub(super) fn append_number(out: &mut Vec<u8>, mut number: u64) {
     out.extend_from_slice(&text[at..]);
 }
 
-/// The list of outputs (section 3.8), element by element.
-#[derive(Debug, Default)]
-pub struct OutputsWriter {
-    started: bool,
-}
-
-impl OutputsWriter {
-    /// Appends one output, with a comma before all but the first.
-    pub fn append(&mut self, out: &mut Vec<u8>, output: &OutputRef) {
-        if std::mem::replace(&mut self.started, true) {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"{\"transaction_id\":");
-        append_id(out, &output.transaction);
-        out.extend_from_slice(b",\"output_index\":");
-        append_number(out, output.index.into());
-        out.push(b'}');
-    }
+/// Appends one element of the list of outputs (section 3.8), and a comma.
+pub fn append_output(out: &mut Vec<u8>, output: &OutputRef) {
+    out.extend_from_slice(b"{\"transaction_id\":");
+    append_id(out, &output.transaction);
+    out.extend_from_slice(b",\"output_index\":");
+    append_number(out, output.index.into());
+    out.extend_from_slice(b"},");
 }
 
 /// What a text search lists of a transaction.
@@ -122,7 +111,9 @@ pub fn append_search_elements(
     id: &TransactionId,
     text: &[u8],
 ) -> usize {
-    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return 0 };
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else {
+        return 0;
+    };
     let mut count = 0;
     let mut append = |member: &str, value: &RawValue| {
         out.push(b'{');
@@ -141,7 +132,11 @@ pub fn append_search_elements(
             }
         }
         SearchElement::Asset => {
-            for asset in members.asset.into_iter().chain(members.assets.into_iter().flatten()) {
+            for asset in members
+                .asset
+                .into_iter()
+                .chain(members.assets.into_iter().flatten())
+            {
                 if let Ok(Asset { data: Some(data) }) = serde_json::from_str(asset.get()) {
                     append("data", data);
                 }
@@ -159,12 +154,16 @@ pub fn append_exact_matches(
     text: &[u8],
     limit: usize,
 ) -> usize {
-    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else { return 0 };
+    let Ok(members) = serde_json::from_slice::<Members<'_>>(text) else {
+        return 0;
+    };
     let values: Vec<&RawValue> = match element {
         SearchElement::Metadata => members.metadata.into_iter().collect(),
-        SearchElement::Asset => {
-            members.asset.into_iter().chain(members.assets.into_iter().flatten()).collect()
-        }
+        SearchElement::Asset => members
+            .asset
+            .into_iter()
+            .chain(members.assets.into_iter().flatten())
+            .collect(),
     };
     let count = values.len().min(limit);
     for value in &values[..count] {
@@ -244,7 +243,11 @@ pub fn validators(validators: impl Iterator<Item = (String, u64)>) -> Vec<u8> {
 /// The fate of a transaction that is in a block.
 pub fn status_committed(id: &TransactionId, position: Position) -> Vec<u8> {
     let mut out = status(id, "committed");
-    let _ = write!(out, ",\"height\":{},\"index\":{}}}", position.height.0, position.index);
+    let _ = write!(
+        out,
+        ",\"height\":{},\"index\":{}}}",
+        position.height.0, position.index
+    );
     out
 }
 
@@ -258,7 +261,12 @@ pub fn status_pending(id: &TransactionId) -> Vec<u8> {
 /// The fate of a transaction that was taken and lost, as recorded at `height`.
 pub fn status_rejected(id: &TransactionId, height: Height, rejection: &Rejection) -> Vec<u8> {
     let mut out = status(id, "rejected");
-    let _ = write!(out, ",\"height\":{},\"class\":\"{}\"", height.0, rejection.class.name());
+    let _ = write!(
+        out,
+        ",\"height\":{},\"class\":\"{}\"",
+        height.0,
+        rejection.class.name()
+    );
     out.extend_from_slice(b",\"message\":");
     append_text(&mut out, &rejection_message(rejection));
     out.push(b'}');

@@ -51,7 +51,9 @@ impl Discovery<'_> {
     /// The answer to `GET /`.
     pub fn root(&self) -> Vec<u8> {
         serialise(&Root {
-            api: Versions { v1: self.endpoints("/api/v1") },
+            api: Versions {
+                v1: self.endpoints("/api/v1"),
+            },
             docs: self.docs,
             software: self.software,
             version: self.version,

@@ -9,9 +9,9 @@ mod stream;
 mod submit;
 
 pub use answer::{
-    METHOD_NOT_ALLOWED, NOT_FOUND, OutputsWriter, SearchElement, append_exact_matches,
-    append_id, append_search_elements, append_text, block_by_transaction, block_head, block_tail,
-    error_body, rejection_message, status_committed, status_pending, status_rejected, validators,
+    METHOD_NOT_ALLOWED, NOT_FOUND, SearchElement, append_exact_matches, append_id, append_output,
+    append_search_elements, append_text, block_by_transaction, block_head, block_tail, error_body,
+    rejection_message, status_committed, status_pending, status_rejected, validators,
 };
 pub use discovery::{Discovery, Endpoints};
 pub use parameters::{
@@ -24,6 +24,6 @@ pub use stream::{
     lagging_notice, rejected_frame, transaction_frame,
 };
 pub use submit::{
-    Label, Level, ResultLine, SocketMessage, accepted_line, committed_line, level, rejected_line,
-    socket_message, unavailable_line, TAG_BYTES_MAX,
+    Label, Level, ResultLine, SocketMessage, TAG_BYTES_MAX, accepted_line, busy_line,
+    committed_line, level, rejected_line, socket_message, stopped_line,
 };

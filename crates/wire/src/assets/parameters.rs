@@ -36,9 +36,10 @@ pub fn mode(query: &Query<'_>) -> Result<Mode, Refusal> {
         None | Some("async") => Ok(Mode::Async),
         Some("sync") => Ok(Mode::Sync),
         Some("commit") => Ok(Mode::Commit),
-        Some(_) => {
-            Err(Refusal::parameter("mode", "Mode must be \"async\", \"sync\" or \"commit\""))
-        }
+        Some(_) => Err(Refusal::parameter(
+            "mode",
+            "Mode must be \"async\", \"sync\" or \"commit\"",
+        )),
     }
 }
 
@@ -59,7 +60,10 @@ impl TransactionParameters {
     /// # Errors
     /// The first [`Refusal`] in the order operation, assets, `last_tx`.
     pub fn from_query(query: &Query<'_>) -> Result<TransactionParameters, Refusal> {
-        let operation = query.first("operation").map(reading_operation).transpose()?;
+        let operation = query
+            .first("operation")
+            .map(reading_operation)
+            .transpose()?;
         let mut assets = Vec::new();
         if let Some(text) = query.first("asset_id") {
             let id = id(text).ok_or(Refusal::parameter("asset_id", "Invalid hash"))?;
@@ -68,14 +72,20 @@ impl TransactionParameters {
             query.required("asset_id")?;
         }
         for text in query.all("asset_ids").flat_map(|list| list.split(',')) {
-            let id = id(text)
-                .ok_or(Refusal::parameter("asset_ids", "List contains invalid hash"))?;
+            let id = id(text).ok_or(Refusal::parameter(
+                "asset_ids",
+                "List contains invalid hash",
+            ))?;
             assets.push(id.as_asset());
         }
         assets.sort_unstable();
         assets.dedup();
         let last_only = boolean(query, "last_tx")?.unwrap_or(false);
-        Ok(TransactionParameters { assets, operation, last_only })
+        Ok(TransactionParameters {
+            assets,
+            operation,
+            last_only,
+        })
     }
 }
 
@@ -141,7 +151,10 @@ impl SearchParameters {
         if text.is_empty() {
             return Err(Refusal::Message("text_search cannot be empty"));
         }
-        Ok(SearchParameters { text: text.to_owned(), limit })
+        Ok(SearchParameters {
+            text: text.to_owned(),
+            limit,
+        })
     }
 }
 
@@ -160,7 +173,10 @@ impl<'q> ListParameters<'q> {
     /// # Errors
     /// A [`Refusal`] when `limit` is no count.
     pub fn from_path(segment: &'q str, query: &Query<'_>) -> Result<ListParameters<'q>, Refusal> {
-        Ok(ListParameters { cid: decode(segment, false), limit: limit(query)? })
+        Ok(ListParameters {
+            cid: decode(segment, false),
+            limit: limit(query)?,
+        })
     }
 }
 
@@ -174,11 +190,13 @@ pub(super) fn id(text: &str) -> Option<TransactionId> {
 
 /// A public key by its form alone; `None` inside when no key has that text.
 pub(super) fn public_key(text: &str) -> Result<Option<PublicKey>, Refusal> {
-    let base58 = |byte: u8| {
-        byte.is_ascii_alphanumeric() && !matches!(byte, b'0' | b'O' | b'I' | b'l')
-    };
+    let base58 =
+        |byte: u8| byte.is_ascii_alphanumeric() && !matches!(byte, b'0' | b'O' | b'I' | b'l');
     if !matches!(text.len(), 43 | 44) || !text.bytes().all(base58) {
-        return Err(Refusal::parameter("public_key", "Invalid base58 ed25519 key"));
+        return Err(Refusal::parameter(
+            "public_key",
+            "Invalid base58 ed25519 key",
+        ));
     }
     Ok(text.parse().ok())
 }
@@ -208,7 +226,9 @@ fn reading_operation(text: &str) -> Result<Operation, Refusal> {
 }
 
 fn limit(query: &Query<'_>) -> Result<Option<usize>, Refusal> {
-    let Some(text) = query.first("limit") else { return Ok(None) };
+    let Some(text) = query.first("limit") else {
+        return Ok(None);
+    };
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Shown shortened: the text is the client's and may be long.
         let shown: String = text.chars().take(LIMIT_CHARS_SHOWN).collect();

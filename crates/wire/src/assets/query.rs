@@ -48,7 +48,10 @@ impl<'q> Query<'q> {
 
     /// Every value of a parameter.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.pairs.iter().filter(move |(other, _)| other == name).map(|(_, value)| &**value)
+        self.pairs
+            .iter()
+            .filter(move |(other, _)| other == name)
+            .map(|(_, value)| &**value)
     }
 
     /// The value of a parameter that must be there.
@@ -77,7 +80,11 @@ impl<'q> Query<'q> {
                 }
             }
         }
-        if unknown.is_empty() { Ok(()) } else { Err(Refusal::Unknown(unknown)) }
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::Unknown(unknown))
+        }
     }
 }
 
@@ -87,7 +94,10 @@ const UNKNOWN_NAMES_MAX: usize = 8;
 impl Refusal {
     /// A malformed parameter.
     pub fn parameter(name: &'static str, text: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal::Parameter { name, text: text.into() }
+        Refusal::Parameter {
+            name,
+            text: text.into(),
+        }
     }
 
     /// The body of the answer.
@@ -103,7 +113,10 @@ impl Refusal {
             }
             Refusal::Unknown(names) => {
                 body.extend_from_slice(b"{\"message\": ");
-                append_text(&mut body, &format!("Unknown arguments: {}", names.join(", ")));
+                append_text(
+                    &mut body,
+                    &format!("Unknown arguments: {}", names.join(", ")),
+                );
                 body.push(b'}');
             }
             Refusal::Message(text) => return error_body(400, text),
@@ -114,7 +127,10 @@ impl Refusal {
 
 /// Decodes percent escapes, and `+` as a space where `plus` says so (in queries, not in paths).
 pub(super) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
-    if !text.bytes().any(|byte| byte == b'%' || (plus && byte == b'+')) {
+    if !text
+        .bytes()
+        .any(|byte| byte == b'%' || (plus && byte == b'+'))
+    {
         return Cow::Borrowed(text);
     }
     let mut bytes = Vec::with_capacity(text.len());

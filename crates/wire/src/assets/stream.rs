@@ -77,14 +77,22 @@ impl Filter {
     /// Whether a transaction meets it.
     pub fn matches(&self, transaction: &Transaction) -> bool {
         let key = |key: &PublicKey| {
-            transaction.outputs().iter().any(|output| output.public_keys.contains(key))
-                || transaction.inputs().iter().any(|input| input.owners_before.contains(key))
+            transaction
+                .outputs()
+                .iter()
+                .any(|output| output.public_keys.contains(key))
+                || transaction
+                    .inputs()
+                    .iter()
+                    .any(|input| input.owners_before.contains(key))
         };
         let asset = |asset: &AssetId| {
             transaction.asset() == *asset || transaction.consumed_assets().contains(asset)
         };
         !self.nothing
-            && self.operation.is_none_or(|operation| transaction.operation() == operation)
+            && self
+                .operation
+                .is_none_or(|operation| transaction.operation() == operation)
             && self.asset.as_ref().is_none_or(asset)
             && self.key.as_ref().is_none_or(key)
     }
@@ -107,10 +115,7 @@ impl StreamParameters {
     ///
     /// # Errors
     /// The first [`Refusal`] in that order.
-    pub fn from_query(
-        kind: StreamKind,
-        query: &Query<'_>,
-    ) -> Result<StreamParameters, Refusal> {
+    pub fn from_query(kind: StreamKind, query: &Query<'_>) -> Result<StreamParameters, Refusal> {
         let from = match query.first("from") {
             None => From::Live,
             Some(text) => From::Position(position(kind, text)?),
@@ -119,7 +124,10 @@ impl StreamParameters {
         if kind != StreamKind::ValidTransactions {
             for name in ["public_key", "asset_id", "operation"] {
                 if query.first(name).is_some() {
-                    return Err(Refusal::parameter(name, "Only valid_transactions has filters"));
+                    return Err(Refusal::parameter(
+                        name,
+                        "Only valid_transactions has filters",
+                    ));
                 }
             }
         }
@@ -134,19 +142,33 @@ impl StreamParameters {
         filter.operation = query.first("operation").map(operation).transpose()?;
         let notices = boolean(query, "notices")?.unwrap_or(false);
         query.refuse_unknown(&["from", "public_key", "asset_id", "operation", "notices"])?;
-        Ok(StreamParameters { from, filter, notices })
+        Ok(StreamParameters {
+            from,
+            filter,
+            notices,
+        })
     }
 }
 
 fn position(kind: StreamKind, text: &str) -> Result<Position, Refusal> {
     fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
-        text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+        text.parse()
+            .ok()
+            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
     }
     let position = match text.split_once('.') {
-        None => number(text).map(|height| Position { height: Height(height), index: 0 }),
-        Some((height, index)) => number(height)
-            .zip(number(index))
-            .map(|(height, index)| Position { height: Height(height), index }),
+        None => number(text).map(|height| Position {
+            height: Height(height),
+            index: 0,
+        }),
+        Some((height, index)) => {
+            number(height)
+                .zip(number(index))
+                .map(|(height, index)| Position {
+                    height: Height(height),
+                    index,
+                })
+        }
     };
     match (position, kind) {
         (Some(position), StreamKind::ValidTransactions) => Ok(position),

@@ -31,8 +31,10 @@ pub enum Level {
 pub fn level(query: &Query<'_>) -> Result<Level, Refusal> {
     match query.first("ack") {
         None => Ok(Level::default()),
-        Some(text) => Level::from_name(text)
-            .ok_or(Refusal::parameter("ack", "Ack must be \"accepted\" or \"durable\"")),
+        Some(text) => Level::from_name(text).ok_or(Refusal::parameter(
+            "ack",
+            "Ack must be \"accepted\" or \"durable\"",
+        )),
     }
 }
 
@@ -75,10 +77,13 @@ struct Envelope<'t> {
 /// What is wrong with the envelope, for people. The transaction inside is not looked at.
 pub fn socket_message(text: &Bytes) -> Result<SocketMessage, String> {
     if !is_envelope(text) {
-        return Ok(SocketMessage { transaction: text.clone(), level: None, tag: None });
+        return Ok(SocketMessage {
+            transaction: text.clone(),
+            level: None,
+            tag: None,
+        });
     }
-    let envelope: Envelope<'_> =
-        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let envelope: Envelope<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let level = match envelope.ack {
         None => None,
         Some(ack) => Some(
@@ -93,27 +98,39 @@ pub fn socket_message(text: &Bytes) -> Result<SocketMessage, String> {
         Some(tag) if tag.len() > TAG_BYTES_MAX => {
             return Err(format!("`tag` is longer than {TAG_BYTES_MAX} bytes"));
         }
-        Some(tag) if tag.starts_with(|first: char| first == '"' || first == '-' || first.is_ascii_digit()) => {
+        Some(tag)
+            if tag.starts_with(|first: char| {
+                first == '"' || first == '-' || first.is_ascii_digit()
+            }) =>
+        {
             Some(tag.into())
         }
         Some(_) => return Err("`tag` must be a string or a number".to_owned()),
     };
     let transaction = text.slice_ref(envelope.transaction.get().as_bytes());
-    Ok(SocketMessage { transaction, level, tag })
+    Ok(SocketMessage {
+        transaction,
+        level,
+        tag,
+    })
 }
 
 fn is_envelope(text: &[u8]) -> bool {
-    let Some(members) = text.trim_ascii_start().strip_prefix(b"{") else { return false };
+    let Some(members) = text.trim_ascii_start().strip_prefix(b"{") else {
+        return false;
+    };
     let members = members.trim_ascii_start();
-    [&b"\"ack\""[..], b"\"tag\"", b"\"transaction\""].iter().any(|name| members.starts_with(name))
+    [&b"\"ack\""[..], b"\"tag\"", b"\"transaction\""]
+        .iter()
+        .any(|name| members.starts_with(name))
 }
 
 /// What ties a result to its submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label<'a> {
-    /// The line of a batch, from 1.
+    /// The line of a batch, from 0.
     Line(u64),
-    /// The number of an untagged message on its socket, from 1.
+    /// The number of an untagged message on its socket, from 0.
     Number(u64),
     /// The tag that the client gave, as JSON text.
     Tag(&'a str),
@@ -161,7 +178,11 @@ pub fn committed_line(
     append_number(out, position.height.0);
     out.extend_from_slice(b",\"index\":");
     append_number(out, position.index.into());
-    out.extend_from_slice(if repeated { b",\"repeated\":true}" } else { b"}" });
+    out.extend_from_slice(if repeated {
+        b",\"repeated\":true}"
+    } else {
+        b"}"
+    });
 }
 
 /// Appends the result of a submission that changed nothing.
@@ -183,18 +204,23 @@ pub fn rejected_line(
     out.push(b'}');
 }
 
-/// Appends the result of a submission that the node could not take now; it may be sent again.
-pub fn unavailable_line(out: &mut Vec<u8>, label: Label<'_>, message: &str) {
+/// Appends the result of a submission that the pool had no room for: it may be sent again.
+pub fn busy_line(out: &mut Vec<u8>, label: Label<'_>) {
     label.open(out);
-    out.extend_from_slice(b",\"status\":\"unavailable\",\"message\":");
-    append_text(out, message);
-    out.push(b'}');
+    out.extend_from_slice(b",\"status\":\"busy\",\"message\":\"The pool is full: try again\"}");
+}
+
+/// Appends the result of a submission that a stopping node did not take, or whose fate it does not
+/// know: to be asked for, or sent again, when it is back.
+pub fn stopped_line(out: &mut Vec<u8>, label: Label<'_>) {
+    label.open(out);
+    out.extend_from_slice(b",\"status\":\"stopped\",\"message\":\"The node is stopping\"}");
 }
 
 /// A result as clients read it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct ResultLine {
-    /// The line of the batch it belongs to, from 1.
+    /// The line of the batch it belongs to, from 0.
     #[serde(default)]
     pub line: Option<u64>,
     /// The tag of the message it belongs to, or the message's number on the socket.
@@ -203,7 +229,7 @@ pub struct ResultLine {
     /// The transaction, where the text went far enough to tell.
     #[serde(default)]
     pub id: Option<String>,
-    /// `accepted`, `committed`, `rejected` or `unavailable`.
+    /// `accepted`, `committed`, `rejected`, `busy` or `stopped`.
     pub status: String,
     /// The block it is in.
     #[serde(default)]

@@ -1,0 +1,59 @@
+//! `POST /api/v1/transactions` (asset ledger, section 3.5).
+
+use daybook_ledger::RejectionClass;
+use daybook_pipeline::{Acknowledge, Door, Outcome};
+use daybook_wire::assets::{Mode, Query, mode, rejection_message};
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::Handled;
+use crate::{
+    body::{Unread, read_whole},
+    reply::{Reply, json, refused, unavailable},
+    server::Gateway,
+};
+
+pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handled {
+    let (head, body) = request.into_parts();
+    let mode = mode(&Query::parse(head.uri.query().unwrap_or_default()))?;
+    let settings = &gateway.settings;
+    let text = read_whole(body, settings.transaction_bytes_max, settings.body_timeout)
+        .await
+        .map_err(unread_reply)?;
+    let acknowledge = match mode {
+        Mode::Async | Mode::Sync => Acknowledge::Accepted,
+        Mode::Commit => Acknowledge::Durable,
+    };
+    Ok(
+        match gateway
+            .node
+            .submit(text.clone(), acknowledge, Door::Classic)
+            .await
+        {
+            // What the client sent is the cheapest text that equals what it sent.
+            Outcome::Accepted { .. } | Outcome::Committed { .. } => {
+                json(StatusCode::ACCEPTED, text)
+            }
+            Outcome::Rejected { rejection, .. } => {
+                let status = match rejection.class {
+                    RejectionClass::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                refused(status, &rejection_message(&rejection))
+            }
+            Outcome::Busy => unavailable("The pool is full: try again"),
+            Outcome::Stopped => unavailable("The node is stopping"),
+        },
+    )
+}
+
+pub(super) fn unread_reply(unread: Unread) -> Reply {
+    match unread {
+        Unread::TooLong => refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The transaction is larger than `max_transaction_size`",
+        ),
+        Unread::TooSlow => refused(StatusCode::REQUEST_TIMEOUT, "The body came too slowly"),
+        Unread::Broken => refused(StatusCode::BAD_REQUEST, "The body broke off"),
+    }
+}

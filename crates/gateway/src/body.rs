@@ -1,0 +1,174 @@
+//! Bodies: reading a request's within bounds, sending an answer whole or in pieces.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::{connection::InFlight, meters::Meters};
+
+/// The body of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Body {
+    content: Content,
+    /// While this lives, the connection counts as busy.
+    pub(crate) in_flight: Option<InFlight>,
+    /// Counts what is sent.
+    pub(crate) meters: Option<Arc<Meters>>,
+}
+
+#[derive(Debug, Default)]
+enum Content {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Pieces {
+        first: Bytes,
+        rest: mpsc::Receiver<Piece>,
+    },
+}
+
+/// A piece of an answer that is made while it is sent; an error breaks the connection off, so that
+/// the client sees that something is missing.
+pub(crate) type Piece = Result<Bytes, Broken>;
+
+/// An answer could not be finished.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the answer could not be finished")]
+pub(crate) struct Broken;
+
+impl Body {
+    pub(crate) fn whole(bytes: Bytes) -> Body {
+        Body {
+            content: Content::Whole(bytes),
+            ..Body::default()
+        }
+    }
+
+    pub(crate) fn pieces(first: Bytes, rest: mpsc::Receiver<Piece>) -> Body {
+        Body {
+            content: Content::Pieces { first, rest },
+            ..Body::default()
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let frame = match &mut self.content {
+            Content::Empty => None,
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                (!bytes.is_empty()).then_some(Ok(bytes))
+            }
+            Content::Pieces { first, rest } => {
+                if first.is_empty() {
+                    match rest.poll_recv(context) {
+                        Poll::Ready(piece) => piece,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                } else {
+                    Some(Ok(std::mem::take(first)))
+                }
+            }
+        };
+        match (&frame, &self.meters) {
+            (Some(Ok(bytes)), Some(meters)) => meters.sent_bytes(bytes.len()),
+            (Some(Err(_)) | None, _) => self.in_flight = None,
+            _ => {}
+        }
+        Poll::Ready(frame.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Pieces { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Pieces { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// Why a request's body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// It is longer than the limit.
+    TooLong,
+    /// It came too slowly.
+    TooSlow,
+    /// The client broke it off.
+    Broken,
+}
+
+/// Reads a whole body of at most `bytes_max` bytes within `timeout`. A body that arrives in one piece
+/// is not copied.
+pub(crate) async fn read_whole(
+    body: Incoming,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(Unread::TooLong);
+    }
+    tokio::time::timeout(timeout, collect(body, bytes_max))
+        .await
+        .unwrap_or(Err(Unread::TooSlow))
+}
+
+async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Unread> {
+    let mut first = Bytes::new();
+    while first.is_empty() {
+        match next(&mut body).await? {
+            Some(piece) => first = piece,
+            None => return Ok(first),
+        }
+    }
+    if body.is_end_stream() && first.len() <= bytes_max {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(first);
+    while whole.len() <= bytes_max {
+        match next(&mut body).await? {
+            Some(piece) => whole.extend_from_slice(&piece),
+            None => return Ok(whole.freeze()),
+        }
+    }
+    Err(Unread::TooLong)
+}
+
+/// The next piece of a body; `None` at its end. Trailers are read over.
+pub(crate) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Unread> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Unread::Broken),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}

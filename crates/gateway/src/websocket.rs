@@ -1,0 +1,310 @@
+//! WebSockets on an upgraded connection: the handshake, and a link that sends shared buffers without
+//! copying them.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::{Bytes, BytesMut};
+use daybook_wire::websocket::{
+    Decoder, Message, ProtocolError, frame_end, write_close, write_pong,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::{
+    body::Incoming,
+    upgrade::{self, OnUpgrade},
+};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    body::Body,
+    connection::Socket,
+    gate::lists,
+    reply::{Refused, Reply, refused},
+};
+
+/// Appended to the key of a handshake (RFC 6455, section 1.3).
+const HANDSHAKE_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Room for one read from a client.
+pub(crate) const READ_BYTES: usize = 16 << 10;
+
+/// Buffers handed to the kernel in one call; IOV_MAX is 1,024 and fewer are as good.
+const BUFFERS_PER_WRITE_MAX: usize = 64;
+
+/// How long a closing handshake may take before the connection is dropped.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Close codes (RFC 6455, section 7.4.1, and the IANA registry).
+pub(crate) mod code {
+    /// All is done.
+    pub(crate) const NORMAL: u16 = 1000;
+    /// The node is stopping.
+    pub(crate) const GOING_AWAY: u16 = 1001;
+    /// The client reads too slowly, or the store failed: try again later.
+    pub(crate) const TRY_AGAIN_LATER: u16 = 1013;
+}
+
+/// Answers a handshake with 101.
+///
+/// # Errors
+/// 400 when the request asks for no WebSocket, 426 for another version than 13.
+pub(crate) fn handshake(request: &mut Request<Incoming>) -> Result<(Reply, OnUpgrade), Refused> {
+    let headers = request.headers();
+    let asks = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && lists(headers, header::CONNECTION, "upgrade")
+        && lists(headers, header::UPGRADE, "websocket");
+    if !asks {
+        return Err(bad("This is a WebSocket: ask for it with an upgrade"));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
+        let mut reply = refused(StatusCode::UPGRADE_REQUIRED, "Only version 13 is spoken");
+        let version = HeaderValue::from_static("13");
+        reply
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_VERSION, version);
+        return Err(reply.into());
+    }
+    let accept = accept_key(headers).ok_or_else(|| bad("Sec-WebSocket-Key is not 16 bytes"))?;
+    let mut reply = Response::new(Body::default());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    Ok((reply, upgrade::on(request)))
+}
+
+fn bad(message: &str) -> Refused {
+    refused(StatusCode::BAD_REQUEST, message).into()
+}
+
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
+    if BASE64_STANDARD.decode(key).ok()?.len() != 16 {
+        return None;
+    }
+    // SHA-1 proves nothing here and is not meant to; the protocol asks for it.
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(HANDSHAKE_GUID);
+    HeaderValue::from_str(&BASE64_STANDARD.encode(hash.finish())).ok()
+}
+
+/// Waits for the socket behind an upgrade, and what the client sent right behind its handshake.
+pub(crate) async fn opened(upgrade: OnUpgrade) -> Option<(Socket, BytesMut)> {
+    let parts = upgrade.await.ok()?.downcast::<TokioIo<Socket>>().ok()?;
+    Some((parts.io.into_inner(), BytesMut::from(&parts.read_buf[..])))
+}
+
+/// A socket that mostly sends. What a client says is read and, but for control frames, forgotten.
+pub(crate) struct Link {
+    socket: Socket,
+    input: BytesMut,
+    decoder: Decoder,
+    outgoing: VecDeque<Bytes>,
+    /// Bytes of the first outgoing buffer that were written.
+    written: usize,
+    outgoing_bytes: usize,
+    unflushed: bool,
+    /// The payload of the newest Ping that was not answered yet; older ones need no answer (RFC 6455,
+    /// section 5.5.3).
+    ping: Option<Bytes>,
+    progress: Instant,
+    heard: Instant,
+}
+
+/// What happened on a link.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Everything that was pending is written.
+    Drained,
+    /// The client closes, with this code if it gave one.
+    Closing(Option<u16>),
+    /// The client broke the protocol.
+    Wrong(ProtocolError),
+    /// The connection is gone.
+    Gone,
+}
+
+impl Link {
+    pub(crate) fn new(socket: Socket, input: BytesMut) -> Link {
+        let now = Instant::now();
+        Link {
+            socket,
+            input,
+            decoder: Decoder::controls_only(),
+            outgoing: VecDeque::new(),
+            written: 0,
+            outgoing_bytes: 0,
+            unflushed: false,
+            ping: None,
+            progress: now,
+            heard: now,
+        }
+    }
+
+    /// Queues whole frames.
+    pub(crate) fn send(&mut self, frames: Bytes) {
+        if frames.is_empty() {
+            return;
+        }
+        if self.outgoing.is_empty() {
+            self.progress = Instant::now();
+        }
+        self.outgoing_bytes += frames.len();
+        self.outgoing.push_back(frames);
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.outgoing_bytes - self.written
+    }
+
+    /// How long the client has taken nothing of what waits for it.
+    pub(crate) fn stalled_for(&self) -> Duration {
+        if self.outgoing.is_empty() {
+            Duration::ZERO
+        } else {
+            self.progress.elapsed()
+        }
+    }
+
+    /// How long the client has sent nothing at all.
+    pub(crate) fn silent_for(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    /// Writes and reads until there is something to tell. Dropping the future loses nothing.
+    pub(crate) async fn run(&mut self) -> Event {
+        poll_fn(|context| self.poll_run(context)).await
+    }
+
+    fn poll_run(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        // Reading comes first, so that a Ping is answered in the same turn.
+        if let Poll::Ready(event) = self.poll_read(context) {
+            return Poll::Ready(event);
+        }
+        if let Some(payload) = self.ping.take() {
+            let mut frame = Vec::new();
+            write_pong(&mut frame, &payload);
+            self.send(frame.into());
+        }
+        match self.poll_write(context) {
+            Poll::Ready(Ok(true)) => Poll::Ready(Event::Drained),
+            Poll::Ready(Ok(false)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Event::Gone),
+        }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            loop {
+                match self.decoder.decode(&mut self.input) {
+                    Ok(Some(Message::Ping(payload))) => self.ping = Some(payload),
+                    Ok(Some(Message::Close(code))) => return Poll::Ready(Event::Closing(code)),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => return Poll::Ready(Event::Wrong(error)),
+                }
+            }
+            // A frame that is incomplete is a control frame or a header: under 140 bytes.
+            self.input.reserve(READ_BYTES_SPARE);
+            let mut chunk = [0; READ_BYTES];
+            let mut buffer = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.heard = Instant::now();
+                    self.input.extend_from_slice(buffer.filled());
+                }
+                Poll::Ready(_) => return Poll::Ready(Event::Gone),
+            }
+        }
+    }
+
+    /// True when something was pending and now is not.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let was_pending = self.unflushed || !self.outgoing.is_empty();
+        while !self.outgoing.is_empty() {
+            let written = {
+                let mut slices = [IoSlice::new(&[]); BUFFERS_PER_WRITE_MAX];
+                let mut count = 0;
+                for (slice, frames) in slices.iter_mut().zip(&self.outgoing) {
+                    let start = if count == 0 { self.written } else { 0 };
+                    *slice = IoSlice::new(&frames[start..]);
+                    count += 1;
+                }
+                let slices = &slices[..count];
+                match Pin::new(&mut self.socket).poll_write_vectored(context, slices) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    Poll::Ready(Ok(written)) => written,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                }
+            };
+            self.progress = Instant::now();
+            self.unflushed = true;
+            self.written += written;
+            while let Some(first) = self.outgoing.front()
+                && self.written >= first.len()
+            {
+                self.written -= first.len();
+                self.outgoing_bytes -= first.len();
+                self.outgoing.pop_front();
+            }
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.socket).poll_flush(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(result) => result?,
+            }
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(was_pending))
+    }
+
+    /// Closes with a code: finishes the frame that is being written, says goodbye, and waits shortly for
+    /// it to leave. Frames that were not begun are dropped if `now` says so.
+    pub(crate) async fn close(mut self, code: u16, reason: &str, now: bool) {
+        if now && let Some(first) = self.outgoing.front() {
+            let end = frame_end(first, self.written);
+            let rest = first.slice(..end);
+            self.outgoing.clear();
+            self.outgoing_bytes = 0;
+            if rest.len() > self.written {
+                self.send(rest);
+            } else {
+                self.written = 0;
+            }
+        }
+        let mut frame = Vec::new();
+        write_close(&mut frame, code, reason);
+        self.send(frame.into());
+        let goodbye = async {
+            while !matches!(
+                poll_fn(|context| self.poll_write(context)).await,
+                Ok(_) | Err(_)
+            ) {}
+            let _ = poll_fn(|context| Pin::new(&mut self.socket).poll_shutdown(context)).await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+}
+
+/// Room kept for the incomplete frame at the end of the input.
+const READ_BYTES_SPARE: usize = 256;
