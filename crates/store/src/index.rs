@@ -1,0 +1,705 @@
+//! Look-ups behind the commit point: one multi-map from hashed keys to packed positions.
+//!
+//! New entries are in memory; when there are enough they are written as a sorted run, and runs are
+//! merged by fours, so that a look-up asks few of them and most say no from their filter. All runs
+//! together reflect the log up to one height, which the manifest names; what is newer is indexed anew
+//! at a start.
+
+pub(crate) mod entries;
+pub(crate) mod key;
+mod memtable;
+pub(crate) mod run;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use daybook_ledger::{Height, block::BlockHash};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::{
+    disk::Disk,
+    error::{At, StoreError},
+};
+use key::Secret;
+use memtable::Memtable;
+use run::{Cursor, Facts, Run, RunWriter};
+
+const VERSION: u8 = 1;
+const MAGIC: [u8; 3] = [0xF5, b'D', b'M'];
+const MANIFEST_NAME: &str = "manifest";
+/// Runs of one level that become one of the next: each entry is rewritten once a level, and a look-up
+/// asks at most three runs a level.
+const MERGE_RUNS: usize = 4;
+/// Full tables waiting to be written before the publisher waits: bounds memory.
+const SEALED_TABLES_MAX: usize = 3;
+/// Values handed over at once from a run: a key's values can be millions.
+const VALUES_AT_ONCE: u64 = 4_096;
+/// Bytes of the manifest before the list of runs, and of each run in it.
+const MANIFEST_HEADER_BYTES: usize = 80;
+const MANIFEST_RUN_BYTES: usize = 32;
+
+/// The index.
+pub(crate) struct Index {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What readers and the threads behind share.
+pub(crate) struct Shared {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    chain: BlockHash,
+    pub(crate) secret: Secret,
+    tables: RwLock<Tables>,
+    /// Held while the manifest is written.
+    manifest: Mutex<Manifest>,
+    signal: Mutex<Signal>,
+    woken: Condvar,
+    stop: AtomicBool,
+}
+
+struct Tables {
+    active: Memtable,
+    sealed: Arc<Sealed>,
+}
+
+#[derive(Clone, Default)]
+struct Sealed {
+    /// Oldest first; all are newer than all runs.
+    tables: Vec<Arc<Memtable>>,
+    /// Oldest first.
+    runs: Vec<(Listed, Arc<Run>)>,
+}
+
+#[derive(Default)]
+struct Signal {
+    failed: Option<StoreError>,
+    flushing: bool,
+    merging: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Manifest {
+    through: Height,
+    next_number: u64,
+}
+
+/// A run as the manifest lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listed {
+    number: u64,
+    level: u64,
+    from: Height,
+    to: Height,
+}
+
+impl Index {
+    /// Opens the index of a data directory, or begins an empty one. `secret` is for an empty one.
+    pub(crate) fn open(
+        dir: &Path,
+        disk: Arc<dyn Disk>,
+        chain: BlockHash,
+        secret: Secret,
+    ) -> Result<Index, StoreError> {
+        let (manifest, secret, listed) = match read_manifest(dir, &*disk, chain)? {
+            Some(read) => read,
+            None => {
+                let manifest = Manifest {
+                    through: Height(0),
+                    next_number: 1,
+                };
+                write_manifest(dir, &*disk, chain, secret, &manifest, &[])?;
+                (manifest, secret, Vec::new())
+            }
+        };
+        // Runs that no manifest names are left over from an unfinished step.
+        let names: BTreeSet<_> = listed.iter().map(|run| run.name()).collect();
+        for name in disk.list(dir).at(dir)? {
+            if (name.ends_with(".run") && !names.contains(&name)) || name.ends_with(".run.tmp") {
+                let path = dir.join(name);
+                disk.remove(&path).at(&path)?;
+            }
+        }
+        let mut runs = Vec::new();
+        for run in listed {
+            let path = dir.join(run.name());
+            let opened = Run::open(&path, &*disk)?;
+            if (opened.facts.from, opened.facts.to) != (run.from, run.to) {
+                return Err(StoreError::damaged(
+                    &path,
+                    0,
+                    "the run covers other heights than the manifest says",
+                ));
+            }
+            runs.push((run, Arc::new(opened)));
+        }
+        let through = manifest.through;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            disk,
+            chain,
+            secret,
+            tables: RwLock::new(Tables {
+                active: Memtable::new(through),
+                sealed: Arc::new(Sealed {
+                    tables: Vec::new(),
+                    runs,
+                }),
+            }),
+            manifest: Mutex::new(manifest),
+            signal: Mutex::new(Signal::default()),
+            woken: Condvar::new(),
+            stop: AtomicBool::new(false),
+        });
+        let mut index = Index {
+            shared,
+            threads: Vec::new(),
+        };
+        for (name, work) in [
+            ("index-flush", Shared::flush_loop as fn(&Shared)),
+            ("index-merge", Shared::merge_loop),
+        ] {
+            let shared = index.shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(name.into())
+                .spawn(move || work(&shared));
+            index.threads.push(thread.at(dir)?);
+        }
+        Ok(index)
+    }
+
+    /// The reading side.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The height up to which entries are on disk.
+    pub(crate) fn through(&self) -> Height {
+        self.shared.manifest.lock().through
+    }
+
+    /// Adds the entries of the next block. Waits when writing falls far behind.
+    pub(crate) fn add(
+        &self,
+        height: Height,
+        entries: &[(u64, u64)],
+        run_entries: usize,
+    ) -> Result<(), StoreError> {
+        let full = {
+            let mut tables = self.shared.tables.write();
+            for (key, value) in entries {
+                tables.active.insert(*key, *value);
+            }
+            tables.active.to = height;
+            tables.active.len() >= run_entries
+        };
+        if full { self.seal() } else { Ok(()) }
+    }
+
+    /// Hands what is in memory to the writing thread.
+    pub(crate) fn seal(&self) -> Result<(), StoreError> {
+        self.wait_until(SEALED_TABLES_MAX - 1)?;
+        let mut tables = self.shared.tables.write();
+        if tables.active.to < tables.active.from {
+            return Ok(());
+        }
+        let after = tables.active.to;
+        let table = std::mem::replace(&mut tables.active, Memtable::new(after));
+        let mut sealed = Sealed::clone(&tables.sealed);
+        sealed.tables.push(Arc::new(table));
+        tables.sealed = Arc::new(sealed);
+        drop(tables);
+        self.shared.wake();
+        Ok(())
+    }
+
+    /// Waits until at most `tables` full tables are not written yet.
+    pub(crate) fn wait_until(&self, tables: usize) -> Result<(), StoreError> {
+        let mut signal = self.shared.signal.lock();
+        loop {
+            if let Some(error) = &signal.failed {
+                return Err(error.again());
+            }
+            if self.shared.sealed().tables.len() <= tables {
+                return Ok(());
+            }
+            self.shared.woken.wait(&mut signal);
+        }
+    }
+
+    /// Waits until nothing is left to write or to merge.
+    #[cfg(test)]
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        self.wait_until(0)?;
+        let mut signal = self.shared.signal.lock();
+        while signal.failed.is_none() && (signal.merging || self.shared.mergeable().is_some()) {
+            self.shared.woken.wait(&mut signal);
+        }
+        signal
+            .failed
+            .as_ref()
+            .map_or(Ok(()), |error| Err(error.again()))
+    }
+
+    /// Writes what is in memory and stops the threads.
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
+        self.seal()?;
+        self.wait_until(0)?;
+        self.stop();
+        self.shared.signal.lock().failed.take().map_or(Ok(()), Err)
+    }
+
+    fn stop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the index panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    /// The values of a key, oldest first, until `each` returns false.
+    pub(crate) fn oldest_first(
+        &self,
+        key: u64,
+        mut each: impl FnMut(u64) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (sealed, active) = self.snapshot(key);
+        for (_, run) in &sealed.runs {
+            if !run.may_hold(key)? {
+                continue;
+            }
+            let numbers = run.find(key)?;
+            let mut start = numbers.start;
+            while start < numbers.end {
+                let end = numbers.end.min(start + VALUES_AT_ONCE);
+                for value in run.values(start..end)? {
+                    if !each(value)? {
+                        return Ok(());
+                    }
+                }
+                start = end;
+            }
+        }
+        let mut values = Vec::new();
+        for table in &sealed.tables {
+            values.clear();
+            values.extend(table.newest_first(key));
+            for value in values.iter().rev() {
+                if !each(*value)? {
+                    return Ok(());
+                }
+            }
+        }
+        for value in active.into_iter().rev() {
+            if !each(value)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of a key, newest first, until `each` returns false.
+    pub(crate) fn newest_first(
+        &self,
+        key: u64,
+        mut each: impl FnMut(u64) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (sealed, active) = self.snapshot(key);
+        for value in active {
+            if !each(value)? {
+                return Ok(());
+            }
+        }
+        for table in sealed.tables.iter().rev() {
+            for value in table.newest_first(key) {
+                if !each(value)? {
+                    return Ok(());
+                }
+            }
+        }
+        for (_, run) in sealed.runs.iter().rev() {
+            if !run.may_hold(key)? {
+                continue;
+            }
+            let numbers = run.find(key)?;
+            let mut end = numbers.end;
+            while numbers.start < end {
+                let start = numbers.start.max(end.saturating_sub(VALUES_AT_ONCE));
+                for value in run.values(start..end)?.into_iter().rev() {
+                    if !each(value)? {
+                        return Ok(());
+                    }
+                }
+                end = start;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every run whole.
+    pub(crate) fn check(&self, mut each: impl FnMut(&Path, Result<(), StoreError>)) {
+        for (_, run) in &self.sealed().runs {
+            each(run.path(), run.check());
+        }
+    }
+
+    /// What is sealed, and the values of a key in what is not, newest first: of one moment.
+    fn snapshot(&self, key: u64) -> (Arc<Sealed>, Vec<u64>) {
+        let tables = self.tables.read();
+        (
+            tables.sealed.clone(),
+            tables.active.newest_first(key).collect(),
+        )
+    }
+
+    fn sealed(&self) -> Arc<Sealed> {
+        self.tables.read().sealed.clone()
+    }
+
+    fn wake(&self) {
+        // Taking the lock orders this behind a waiter's last look.
+        drop(self.signal.lock());
+        self.woken.notify_all();
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn fail(&self, error: StoreError) {
+        tracing::error!(%error, "the index cannot be written");
+        self.signal.lock().failed.get_or_insert(error);
+        self.woken.notify_all();
+    }
+
+    fn flush_loop(&self) {
+        loop {
+            let mut signal = self.signal.lock();
+            let table = loop {
+                if signal.failed.is_some() {
+                    return;
+                }
+                if let Some(table) = self.sealed().tables.first() {
+                    break table.clone();
+                }
+                if self.stopping() {
+                    return;
+                }
+                self.woken.wait(&mut signal);
+            };
+            signal.flushing = true;
+            drop(signal);
+            let flushed = self.flush(&table);
+            self.signal.lock().flushing = false;
+            match flushed {
+                Ok(()) => self.wake(),
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    fn flush(&self, table: &Memtable) -> Result<(), StoreError> {
+        let pairs = table.sorted();
+        if pairs.is_empty() {
+            return self.replace(&[], None, table.to);
+        }
+        let keys = 1 + pairs
+            .windows(2)
+            .filter(|pair| pair[0].0 != pair[1].0)
+            .count() as u64;
+        let facts = Facts {
+            entries: pairs.len() as u64,
+            keys,
+            from: table.from,
+            to: table.to,
+        };
+        let number = self.take_number();
+        let listed = Listed {
+            number,
+            level: 0,
+            from: table.from,
+            to: table.to,
+        };
+        let temporary = self.dir.join(format!("{}.tmp", listed.name()));
+        let mut writer = RunWriter::create(&temporary, &*self.disk, facts)?;
+        for (key, value) in pairs {
+            writer.push(key, value)?;
+        }
+        writer.finish()?;
+        let run = self.adopt(&temporary, listed)?;
+        self.replace(&[], Some((listed, run)), table.to)
+    }
+
+    fn merge_loop(&self) {
+        loop {
+            let mut signal = self.signal.lock();
+            let runs = loop {
+                if self.stopping() || signal.failed.is_some() {
+                    return;
+                }
+                if let Some(runs) = self.mergeable() {
+                    break runs;
+                }
+                self.woken.wait(&mut signal);
+            };
+            signal.merging = true;
+            drop(signal);
+            let merged = self.merge(&runs);
+            self.signal.lock().merging = false;
+            match merged {
+                Ok(()) => self.wake(),
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    /// Neighbouring runs of one level that should be one.
+    fn mergeable(&self) -> Option<Vec<(Listed, Arc<Run>)>> {
+        let sealed = self.sealed();
+        let level_of = |at: usize| sealed.runs[at].0.level;
+        let mut end = sealed.runs.len();
+        while end > 0 {
+            let level = level_of(end - 1);
+            let start = (0..end)
+                .rev()
+                .take_while(|at| level_of(*at) == level)
+                .last()?;
+            if end - start >= MERGE_RUNS {
+                return Some(sealed.runs[start..start + MERGE_RUNS].to_vec());
+            }
+            end = start;
+        }
+        None
+    }
+
+    fn merge(&self, runs: &[(Listed, Arc<Run>)]) -> Result<(), StoreError> {
+        let (first, last) = (runs[0].0, runs[runs.len() - 1].0);
+        let listed = Listed {
+            number: self.take_number(),
+            level: first.level + 1,
+            from: first.from,
+            to: last.to,
+        };
+        let facts = Facts {
+            entries: runs.iter().map(|(_, run)| run.facts.entries).sum(),
+            keys: runs.iter().map(|(_, run)| run.facts.keys).sum(),
+            from: first.from,
+            to: last.to,
+        };
+        let temporary = self.dir.join(format!("{}.tmp", listed.name()));
+        let mut writer = RunWriter::create(&temporary, &*self.disk, facts)?;
+        let mut cursors: Vec<_> = runs
+            .iter()
+            .map(|(_, run)| Cursor::new(run.clone()))
+            .collect();
+        let mut heads = Vec::with_capacity(cursors.len());
+        for cursor in &mut cursors {
+            heads.push(cursor.peek()?);
+        }
+        let mut pushed: u64 = 0;
+        // Four heads are compared faster than a heap is kept.
+        while let Some(least) = (0..heads.len())
+            .filter(|at| heads[*at].is_some())
+            .min_by_key(|at| heads[*at])
+        {
+            let (key, value) = heads[least].expect("only heads that are there were compared");
+            writer.push(key, value)?;
+            cursors[least].step();
+            heads[least] = cursors[least].peek()?;
+            pushed += 1;
+            if pushed.is_multiple_of(1 << 16) && self.stopping() {
+                // The next start removes the unfinished file.
+                return Ok(());
+            }
+        }
+        writer.finish()?;
+        let run = self.adopt(&temporary, listed)?;
+        let old: Vec<_> = runs.iter().map(|(listed, _)| *listed).collect();
+        self.replace(&old, Some((listed, run)), last.to)?;
+        for (_, run) in runs {
+            self.disk.remove(run.path()).at(run.path())?;
+        }
+        Ok(())
+    }
+
+    fn take_number(&self) -> u64 {
+        let mut manifest = self.manifest.lock();
+        manifest.next_number += 1;
+        manifest.next_number - 1
+    }
+
+    fn adopt(&self, temporary: &Path, listed: Listed) -> Result<Arc<Run>, StoreError> {
+        let path = self.dir.join(listed.name());
+        self.disk.rename(temporary, &path).at(temporary)?;
+        self.disk.sync_dir(&self.dir).at(&self.dir)?;
+        Run::open(&path, &*self.disk).map(Arc::new)
+    }
+
+    /// Puts a run in the place of `old` ones, or of the oldest full table when there are none, first in
+    /// the manifest and then for readers.
+    fn replace(
+        &self,
+        old: &[Listed],
+        new: Option<(Listed, Arc<Run>)>,
+        through: Height,
+    ) -> Result<(), StoreError> {
+        let mut manifest = self.manifest.lock();
+        let mut sealed = Sealed::clone(&self.sealed());
+        let at = match old.first() {
+            Some(first) => {
+                let at = sealed.runs.iter().position(|(listed, _)| listed == first);
+                let at = at.expect("only the merging thread removes runs");
+                sealed.runs.drain(at..at + old.len());
+                at
+            }
+            None => sealed.runs.len(),
+        };
+        sealed.runs.splice(at..at, new);
+        manifest.through = manifest.through.max(through);
+        let listed: Vec<_> = sealed.runs.iter().map(|(listed, _)| *listed).collect();
+        write_manifest(
+            &self.dir,
+            &*self.disk,
+            self.chain,
+            self.secret,
+            &manifest,
+            &listed,
+        )?;
+        let mut tables = self.tables.write();
+        // Tables may have been sealed meanwhile; runs only change under the manifest's lock.
+        let mut current = Sealed::clone(&tables.sealed);
+        current.runs = sealed.runs;
+        if old.is_empty() {
+            current.tables.remove(0);
+        }
+        tables.sealed = Arc::new(current);
+        Ok(())
+    }
+}
+
+impl Listed {
+    fn name(&self) -> String {
+        format!("{:08}.run", self.number)
+    }
+}
+
+fn write_manifest(
+    dir: &Path,
+    disk: &dyn Disk,
+    chain: BlockHash,
+    secret: Secret,
+    manifest: &Manifest,
+    runs: &[Listed],
+) -> Result<(), StoreError> {
+    let mut bytes = vec![VERSION];
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&(runs.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&chain.0);
+    for word in [
+        secret.0[0],
+        secret.0[1],
+        manifest.through.0,
+        manifest.next_number,
+    ] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.resize(MANIFEST_HEADER_BYTES, 0);
+    for run in runs {
+        for word in [run.number, run.level, run.from.0, run.to.0] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    let (path, temporary) = (dir.join(MANIFEST_NAME), dir.join("manifest.tmp"));
+    let file = disk.create(&temporary).at(&temporary)?;
+    file.write_at(&bytes, 0).at(&temporary)?;
+    file.sync_data().at(&temporary)?;
+    disk.rename(&temporary, &path).at(&temporary)?;
+    disk.sync_dir(dir).at(dir)
+}
+
+type Read = (Manifest, Secret, Vec<Listed>);
+
+fn read_manifest(
+    dir: &Path,
+    disk: &dyn Disk,
+    chain: BlockHash,
+) -> Result<Option<Read>, StoreError> {
+    let path = dir.join(MANIFEST_NAME);
+    let file = match disk.open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StoreError::Io { path, source }),
+    };
+    let length = file.len().at(&path)?;
+    let wrong = |offset: u64, what: &str| StoreError::damaged(&path, offset, what);
+    // A manifest lists a few dozen runs; a file of another size is not read into memory.
+    if !(MANIFEST_HEADER_BYTES as u64 + 4..1 << 20).contains(&length) {
+        return Err(wrong(length, "the file has no manifest's length"));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read_at(&mut bytes, 0).reading(&path, 0)?;
+    if bytes[1..4] != MAGIC {
+        return Err(wrong(0, "not a manifest"));
+    }
+    let (body, crc) = bytes.split_at(bytes.len() - 4);
+    if crc32c::crc32c(body).to_le_bytes() != crc {
+        return Err(wrong(0, "the manifest's checksum is wrong"));
+    }
+    if bytes[0] != VERSION {
+        let text = format!(
+            "{} has format version {}, this program reads {VERSION}",
+            path.display(),
+            bytes[0]
+        );
+        return Err(StoreError::Foreign(text));
+    }
+    if bytes[8..40] != chain.0 {
+        return Err(wrong(8, "the index is of another chain"));
+    }
+    let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes"));
+    let (runs, rest) = body[MANIFEST_HEADER_BYTES..].as_chunks::<MANIFEST_RUN_BYTES>();
+    if !rest.is_empty()
+        || runs.len() as u64
+            != u64::from(u32::from_le_bytes(
+                body[4..8].try_into().expect("four bytes"),
+            ))
+    {
+        return Err(wrong(
+            4,
+            "the manifest lists another number of runs than it holds",
+        ));
+    }
+    let listed = (0..runs.len())
+        .map(|run| MANIFEST_HEADER_BYTES + run * MANIFEST_RUN_BYTES)
+        .map(|at| Listed {
+            number: u64_at(at),
+            level: u64_at(at + 8),
+            from: Height(u64_at(at + 16)),
+            to: Height(u64_at(at + 24)),
+        })
+        .collect();
+    let manifest = Manifest {
+        through: Height(u64_at(56)),
+        next_number: u64_at(64),
+    };
+    Ok(Some((manifest, Secret([u64_at(40), u64_at(48)]), listed)))
+}

@@ -1,0 +1,103 @@
+//! The newest index entries, in memory until they are written as a sorted run.
+
+use daybook_ledger::Height;
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+/// Places of the smallest table.
+const HEADS_MIN: usize = 1_024;
+
+/// Entries in the order they came, those of one key chained from the newest back.
+pub(crate) struct Memtable {
+    entries: Vec<Entry>,
+    /// Open addressing, at most half full: the newest entry of each key.
+    heads: Vec<u32>,
+    keys: usize,
+    /// The first height whose entries are here.
+    pub(crate) from: Height,
+    /// The last one.
+    pub(crate) to: Height,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    key: u64,
+    value: u64,
+    previous: u32,
+}
+
+impl Memtable {
+    /// An empty table that goes on behind `after`.
+    pub(crate) fn new(after: Height) -> Memtable {
+        Memtable {
+            entries: Vec::new(),
+            heads: vec![NONE; HEADS_MIN],
+            keys: 0,
+            from: after.next(),
+            to: after,
+        }
+    }
+
+    /// Entries.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Adds an entry; values of a key come in ascending order.
+    pub(crate) fn insert(&mut self, key: u64, value: u64) {
+        if self.keys * 2 >= self.heads.len() {
+            self.grow();
+        }
+        let number = self.entries.len() as u32;
+        let place = self.place(key);
+        let previous = std::mem::replace(&mut self.heads[place], number);
+        self.keys += usize::from(previous == NONE);
+        self.entries.push(Entry {
+            key,
+            value,
+            previous,
+        });
+    }
+
+    /// The values of a key, newest first.
+    pub(crate) fn newest_first(&self, key: u64) -> impl Iterator<Item = u64> {
+        let mut next = self.heads[self.place(key)];
+        std::iter::from_fn(move || {
+            let entry = self.entries.get(next as usize)?;
+            next = entry.previous;
+            Some(entry.value)
+        })
+    }
+
+    /// All entries as keys and values, sorted.
+    pub(crate) fn sorted(&self) -> Vec<(u64, u64)> {
+        let mut pairs: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.key, entry.value))
+            .collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// Where the key's newest entry is noted, or would be.
+    fn place(&self, key: u64) -> usize {
+        let mask = self.heads.len() - 1;
+        let mut place = key as usize & mask;
+        loop {
+            match self.entries.get(self.heads[place] as usize) {
+                Some(entry) if entry.key != key => place = (place + 1) & mask,
+                _ => return place,
+            }
+        }
+    }
+
+    fn grow(&mut self) {
+        let old = std::mem::take(&mut self.heads);
+        self.heads = vec![NONE; old.len() * 2];
+        for head in old.into_iter().filter(|head| *head != NONE) {
+            let place = self.place(self.entries[head as usize].key);
+            self.heads[place] = head;
+        }
+    }
+}

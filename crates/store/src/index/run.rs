@@ -1,0 +1,576 @@
+//! A sorted run: index entries of a range of heights in one file that never changes.
+//!
+//! The file is: a header; pages of sorted entries; the first key of each page ("fences"); pages of a
+//! blocked Bloom filter. Every page has its checksum, so a look-up that reads one page checks one.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use daybook_ledger::Height;
+
+use crate::{
+    disk::{Disk, File, Map},
+    error::{At, StoreError},
+};
+
+const VERSION: u8 = 1;
+const MAGIC: [u8; 3] = [0xF5, b'D', b'R'];
+/// Bytes of the header and of every page.
+pub(crate) const PAGE_BYTES: usize = 4_096;
+/// Bytes of an entry: key (u64) and value (u64).
+const ENTRY_BYTES: usize = 16;
+/// Entries of a page; its last 16 bytes are page number (u64), count (u32) and checksum (u32).
+pub(crate) const PAGE_ENTRIES: usize = 255;
+/// Bytes of a filter block: one cache line, so that a look-up costs one miss.
+const BLOCK_BYTES: usize = 64;
+/// Filter blocks of a page; its last 64 bytes hold the checksum.
+const PAGE_BLOCKS: usize = 63;
+/// Filter bits for each key: with 7 probes one look-up in a hundred reads a page for nothing.
+const BITS_PER_KEY: u64 = 10;
+/// Bits that a key sets in its block.
+const PROBES: u32 = 7;
+/// Bytes collected before they are written.
+const WRITE_BYTES: usize = 1 << 20;
+/// Bytes written before they are flushed, so that a block's flush never waits for a large one.
+const SYNC_BYTES: u64 = 4 << 20;
+
+/// What the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Entries.
+    pub(crate) entries: u64,
+    /// Keys at most: what the filter is made for.
+    pub(crate) keys: u64,
+    /// The first height covered.
+    pub(crate) from: Height,
+    /// The last height covered.
+    pub(crate) to: Height,
+}
+
+impl Facts {
+    fn pages(&self) -> u64 {
+        self.entries.div_ceil(PAGE_ENTRIES as u64)
+    }
+
+    fn fences_start(&self) -> u64 {
+        (1 + self.pages()) * PAGE_BYTES as u64
+    }
+
+    fn filter_start(&self) -> u64 {
+        (self.fences_start() + self.pages() * 8).next_multiple_of(PAGE_BYTES as u64)
+    }
+
+    fn blocks(&self) -> u64 {
+        (self.keys * BITS_PER_KEY)
+            .div_ceil(BLOCK_BYTES as u64 * 8)
+            .max(1)
+    }
+
+    fn filter_pages(&self) -> u64 {
+        self.blocks().div_ceil(PAGE_BLOCKS as u64)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.filter_start() + self.filter_pages() * PAGE_BYTES as u64
+    }
+
+    fn encode(&self, fences_crc: u32) -> [u8; PAGE_BYTES] {
+        let mut header = [0; PAGE_BYTES];
+        header[0] = VERSION;
+        header[1..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&fences_crc.to_le_bytes());
+        let words = [self.entries, self.keys, self.from.0, self.to.0];
+        for (at, word) in (8..).step_by(8).zip(words) {
+            header[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&header[..PAGE_BYTES - 4]);
+        header[PAGE_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        header
+    }
+}
+
+/// An open run.
+pub(crate) struct Run {
+    path: PathBuf,
+    pub(crate) facts: Facts,
+    map: Map,
+    /// Filter pages whose checksum was found right, one bit each: checked on first use.
+    checked: Box<[AtomicU64]>,
+}
+
+impl Run {
+    /// Opens a run and checks its header and fences.
+    pub(crate) fn open(path: &Path, disk: &dyn Disk) -> Result<Run, StoreError> {
+        let file = disk.open(path).at(path)?;
+        let length = file.len().at(path)?;
+        if length < PAGE_BYTES as u64 {
+            return Err(StoreError::damaged(path, length, "the file ends early"));
+        }
+        let map = file.map().at(path)?;
+        let wrong = |offset: u64, what: &str| StoreError::damaged(path, offset, what);
+        if map[1..4] != MAGIC {
+            return Err(wrong(0, "not a sorted run"));
+        }
+        if map[0] != VERSION {
+            let text = format!(
+                "{} has format version {}, this program reads {VERSION}",
+                path.display(),
+                map[0]
+            );
+            return Err(StoreError::Foreign(text));
+        }
+        let u64_at =
+            |at: usize| u64::from_le_bytes(map[at..at + 8].try_into().expect("eight bytes"));
+        let facts = Facts {
+            entries: u64_at(8),
+            keys: u64_at(16),
+            from: Height(u64_at(24)),
+            to: Height(u64_at(32)),
+        };
+        let fences_crc = u32::from_le_bytes(map[4..8].try_into().expect("four bytes"));
+        if map[..PAGE_BYTES] != facts.encode(fences_crc) {
+            return Err(wrong(0, "the run's header is wrong"));
+        }
+        // The checksum vouches for the numbers, so these sums stay small.
+        if length != facts.bytes() {
+            return Err(wrong(
+                length,
+                "the file has another length than its header says",
+            ));
+        }
+        let fences = facts.fences_start() as usize..facts.filter_start() as usize;
+        if crc32c::crc32c(&map[fences.clone()]) != fences_crc {
+            return Err(wrong(
+                fences.start as u64,
+                "the checksum of the fences is wrong",
+            ));
+        }
+        let words = facts.filter_pages().div_ceil(64) as usize;
+        let checked = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Ok(Run {
+            path: path.to_owned(),
+            facts,
+            map,
+            checked,
+        })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the run may hold the key: never wrong when it says no.
+    pub(crate) fn may_hold(&self, key: u64) -> Result<bool, StoreError> {
+        let block = reduce(key, self.facts.blocks());
+        let page = block / PAGE_BLOCKS as u64;
+        let start = (self.facts.filter_start() + page * PAGE_BYTES as u64) as usize;
+        let word = &self.checked[(page / 64) as usize];
+        if word.load(Ordering::Relaxed) >> (page % 64) & 1 == 0 {
+            self.check_filter_page(start)?;
+            word.fetch_or(1 << (page % 64), Ordering::Relaxed);
+        }
+        let start = start + (block % PAGE_BLOCKS as u64) as usize * BLOCK_BYTES;
+        let block = &self.map[start..start + BLOCK_BYTES];
+        Ok(probes(key).all(|bit| block[bit / 8] >> (bit % 8) & 1 == 1))
+    }
+
+    fn check_filter_page(&self, start: usize) -> Result<(), StoreError> {
+        let page = &self.map[start..start + PAGE_BYTES];
+        if page[PAGE_BYTES - 4..] != crc32c::crc32c(&page[..PAGE_BYTES - 4]).to_le_bytes() {
+            return Err(StoreError::damaged(
+                &self.path,
+                start as u64,
+                "the checksum of a filter page is wrong",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The numbers of the entries of a key.
+    pub(crate) fn find(&self, key: u64) -> Result<Range<u64>, StoreError> {
+        let pages = self.facts.pages();
+        // Entries of the key begin in the last page that begins below it, or at the start of the next.
+        let first = self.pages_below(key, pages).saturating_sub(1);
+        let mut start = first * PAGE_ENTRIES as u64;
+        let mut end = start;
+        for page in first..pages {
+            let entries = self.page(page)?;
+            let below = entries.partition_point(|entry| entry.key() < key);
+            let through = entries.partition_point(|entry| entry.key() <= key);
+            let base = page * PAGE_ENTRIES as u64;
+            if page == first || start == base {
+                start = base + below as u64;
+            }
+            end = base + through as u64;
+            if through < entries.len() || entries.is_empty() {
+                break;
+            }
+        }
+        Ok(start..end.max(start))
+    }
+
+    /// The number of pages whose first key is below `key`.
+    fn pages_below(&self, key: u64, pages: u64) -> u64 {
+        // Keys are hashes and so spread evenly: a straight line guesses the page, steps that double
+        // close in from there, and halving finds it.
+        let guess = reduce(key, pages.max(1));
+        let (mut low, mut high) = (0, pages);
+        let mut step = 1;
+        if guess < pages && self.fence(guess) < key {
+            low = guess + 1;
+            while low < high {
+                let probe = guess.saturating_add(step);
+                if probe >= high {
+                    break;
+                }
+                if self.fence(probe) < key {
+                    low = probe + 1;
+                } else {
+                    high = probe;
+                }
+                step *= 2;
+            }
+        } else {
+            high = guess.min(pages);
+            while low < high {
+                let Some(probe) = guess.checked_sub(step) else {
+                    break;
+                };
+                if self.fence(probe) < key {
+                    low = probe + 1;
+                } else {
+                    high = probe;
+                }
+                step *= 2;
+            }
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.fence(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
+    fn fence(&self, page: u64) -> u64 {
+        let at = (self.facts.fences_start() + page * 8) as usize;
+        u64::from_le_bytes(self.map[at..at + 8].try_into().expect("eight bytes"))
+    }
+
+    /// The values of the entries with these numbers, in the range's order.
+    pub(crate) fn values(&self, numbers: Range<u64>) -> Result<Vec<u64>, StoreError> {
+        let mut values = Vec::with_capacity((numbers.end - numbers.start) as usize);
+        let mut number = numbers.start;
+        while number < numbers.end {
+            let page = number / PAGE_ENTRIES as u64;
+            let base = page * PAGE_ENTRIES as u64;
+            let entries = self.page(page)?;
+            let stop = (numbers.end - base).min(entries.len() as u64);
+            let these = &entries[(number - base) as usize..stop as usize];
+            values.extend(these.iter().map(|entry| entry.value()));
+            number = base + stop;
+        }
+        Ok(values)
+    }
+
+    /// A page's entries, its checksum checked.
+    fn page(&self, page: u64) -> Result<&[Entry], StoreError> {
+        let start = (1 + page as usize) * PAGE_BYTES;
+        let bytes = &self.map[start..start + PAGE_BYTES];
+        let (entries, trailer) = bytes.split_at(PAGE_ENTRIES * ENTRY_BYTES);
+        let crc = crc32c::crc32c(&bytes[..PAGE_BYTES - 4]);
+        let count = (self.facts.entries - page * PAGE_ENTRIES as u64).min(PAGE_ENTRIES as u64);
+        if trailer != page_trailer(page, count as u32, crc) {
+            let what = "the checksum of a page of entries is wrong";
+            return Err(StoreError::damaged(&self.path, start as u64, what));
+        }
+        let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
+        Ok(Entry::wrap(&entries[..count as usize]))
+    }
+
+    /// Reads every page and checks what the reading of single ones cannot: that keys ascend, that
+    /// fences are the pages' first keys, and that the filter knows every key.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let mut last = None;
+        for page in 0..self.facts.pages() {
+            let entries = self.page(page)?;
+            let wrong = |what: &str| {
+                StoreError::damaged(
+                    &self.path,
+                    (1 + page) * PAGE_BYTES as u64,
+                    format!("page {page}: {what}"),
+                )
+            };
+            if entries.first().map(Entry::key) != Some(self.fence(page)) {
+                return Err(wrong("its fence is not its first key"));
+            }
+            for entry in entries {
+                if last >= Some((entry.key(), entry.value())) {
+                    return Err(wrong("its entries are not in order"));
+                }
+                last = Some((entry.key(), entry.value()));
+                if !self.may_hold(entry.key())? {
+                    return Err(wrong("the filter does not know its keys"));
+                }
+            }
+        }
+        for page in 0..self.facts.filter_pages() {
+            self.check_filter_page(
+                (self.facts.filter_start() + page * PAGE_BYTES as u64) as usize,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// One entry as it lies in the file.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Entry([u8; ENTRY_BYTES]);
+
+impl Entry {
+    fn wrap(bytes: &[[u8; ENTRY_BYTES]]) -> &[Entry] {
+        // SAFETY: Entry is a transparent wrapper around the array, so slices of both are laid out alike.
+        unsafe { &*(std::ptr::from_ref(bytes) as *const [Entry]) }
+    }
+
+    fn key(&self) -> u64 {
+        u64::from_le_bytes(self.0[..8].try_into().expect("eight bytes"))
+    }
+
+    fn value(&self) -> u64 {
+        u64::from_le_bytes(self.0[8..].try_into().expect("eight bytes"))
+    }
+}
+
+/// Walks all entries of a run.
+pub(crate) struct Cursor {
+    run: Arc<Run>,
+    page: u64,
+    entries: Vec<(u64, u64)>,
+    at: usize,
+}
+
+impl Cursor {
+    /// Begins at the first entry.
+    pub(crate) fn new(run: Arc<Run>) -> Cursor {
+        Cursor {
+            run,
+            page: 0,
+            entries: Vec::new(),
+            at: 0,
+        }
+    }
+
+    /// The entry under the cursor.
+    pub(crate) fn peek(&mut self) -> Result<Option<(u64, u64)>, StoreError> {
+        if self.at == self.entries.len() {
+            if self.page == self.run.facts.pages() {
+                return Ok(None);
+            }
+            self.entries.clear();
+            let entries = self.run.page(self.page)?;
+            self.entries
+                .extend(entries.iter().map(|entry| (entry.key(), entry.value())));
+            self.page += 1;
+            self.at = 0;
+        }
+        Ok(self.entries.get(self.at).copied())
+    }
+
+    /// Steps on.
+    pub(crate) fn step(&mut self) {
+        self.at += 1;
+    }
+}
+
+/// Writes a run, entry by entry, in order.
+pub(crate) struct RunWriter {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    facts: Facts,
+    written: u64,
+    entries: Area,
+    page: Vec<u8>,
+    fences: Vec<u8>,
+    filter: Area,
+    blocks: Vec<u8>,
+    filter_page: u64,
+    unsynced: u64,
+}
+
+/// A part of the file that is written from its start on.
+struct Area {
+    offset: u64,
+    buffer: Vec<u8>,
+}
+
+impl RunWriter {
+    /// Begins a file at `path` for a run that will have exactly these facts.
+    pub(crate) fn create(
+        path: &Path,
+        disk: &dyn Disk,
+        facts: Facts,
+    ) -> Result<RunWriter, StoreError> {
+        let file = disk.create(path).at(path)?;
+        file.allocate(facts.bytes()).at(path)?;
+        Ok(RunWriter {
+            path: path.to_owned(),
+            file,
+            facts,
+            written: 0,
+            entries: Area {
+                offset: PAGE_BYTES as u64,
+                buffer: Vec::new(),
+            },
+            page: Vec::with_capacity(PAGE_BYTES),
+            fences: Vec::new(),
+            filter: Area {
+                offset: facts.filter_start(),
+                buffer: Vec::new(),
+            },
+            blocks: vec![0; PAGE_BYTES],
+            filter_page: 0,
+            unsynced: 0,
+        })
+    }
+
+    /// Adds the next entry.
+    pub(crate) fn push(&mut self, key: u64, value: u64) -> Result<(), StoreError> {
+        assert!(
+            self.written < self.facts.entries,
+            "the writer was told how many entries there are"
+        );
+        if self.page.is_empty() {
+            self.fences.extend_from_slice(&key.to_le_bytes());
+        }
+        self.page.extend_from_slice(&key.to_le_bytes());
+        self.page.extend_from_slice(&value.to_le_bytes());
+        self.written += 1;
+        if self.page.len() == PAGE_ENTRIES * ENTRY_BYTES {
+            self.end_page()?;
+        }
+        // A key's block follows from its first bits, so blocks fill in the order of the entries.
+        let block = reduce(key, self.facts.blocks());
+        while self.filter_page < block / PAGE_BLOCKS as u64 {
+            self.end_filter_page()?;
+        }
+        let start = (block % PAGE_BLOCKS as u64) as usize * BLOCK_BYTES;
+        for bit in probes(key) {
+            self.blocks[start + bit / 8] |= 1 << (bit % 8);
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and makes the file durable under its present name.
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+        assert_eq!(
+            self.written, self.facts.entries,
+            "the writer was told how many entries there are"
+        );
+        if !self.page.is_empty() {
+            self.end_page()?;
+        }
+        while self.filter_page < self.facts.filter_pages() {
+            self.end_filter_page()?;
+        }
+        self.fences.resize(
+            (self.facts.filter_start() - self.facts.fences_start()) as usize,
+            0,
+        );
+        self.file
+            .write_at(&self.entries.buffer, self.entries.offset)
+            .at(&self.path)?;
+        self.file
+            .write_at(&self.fences, self.facts.fences_start())
+            .at(&self.path)?;
+        self.file
+            .write_at(&self.filter.buffer, self.filter.offset)
+            .at(&self.path)?;
+        let header = self.facts.encode(crc32c::crc32c(&self.fences));
+        self.file.write_at(&header, 0).at(&self.path)?;
+        self.file.sync_data().at(&self.path)
+    }
+
+    fn end_page(&mut self) -> Result<(), StoreError> {
+        let count = self.page.len() / ENTRY_BYTES;
+        let number = (self.written - 1) / PAGE_ENTRIES as u64;
+        self.page.resize(PAGE_ENTRIES * ENTRY_BYTES, 0);
+        let trailer = page_trailer(number, count as u32, 0);
+        self.page.extend_from_slice(&trailer[..12]);
+        let crc = crc32c::crc32c(&self.page);
+        self.page.extend_from_slice(&crc.to_le_bytes());
+        self.entries.buffer.extend_from_slice(&self.page);
+        self.page.clear();
+        Self::drain(
+            &mut self.entries,
+            &mut self.unsynced,
+            &*self.file,
+            &self.path,
+        )
+    }
+
+    fn end_filter_page(&mut self) -> Result<(), StoreError> {
+        let crc = crc32c::crc32c(&self.blocks[..PAGE_BYTES - 4]);
+        self.blocks[PAGE_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        self.filter.buffer.extend_from_slice(&self.blocks);
+        self.blocks.fill(0);
+        self.filter_page += 1;
+        Self::drain(
+            &mut self.filter,
+            &mut self.unsynced,
+            &*self.file,
+            &self.path,
+        )
+    }
+
+    fn drain(
+        area: &mut Area,
+        unsynced: &mut u64,
+        file: &dyn File,
+        path: &Path,
+    ) -> Result<(), StoreError> {
+        if area.buffer.len() < WRITE_BYTES {
+            return Ok(());
+        }
+        file.write_at(&area.buffer, area.offset).at(path)?;
+        area.offset += area.buffer.len() as u64;
+        *unsynced += area.buffer.len() as u64;
+        area.buffer.clear();
+        if *unsynced >= SYNC_BYTES {
+            file.sync_data().at(path)?;
+            *unsynced = 0;
+        }
+        Ok(())
+    }
+}
+
+fn page_trailer(page: u64, count: u32, crc: u32) -> [u8; 16] {
+    let mut trailer = [0; 16];
+    trailer[..8].copy_from_slice(&page.to_le_bytes());
+    trailer[8..12].copy_from_slice(&count.to_le_bytes());
+    trailer[12..].copy_from_slice(&crc.to_le_bytes());
+    trailer
+}
+
+/// Maps a key to `0..bound`, keeping the order of keys.
+fn reduce(key: u64, bound: u64) -> u64 {
+    ((u128::from(key) * u128::from(bound)) >> 64) as u64
+}
+
+/// The bits of its block that a key sets.
+fn probes(key: u64) -> impl Iterator<Item = usize> {
+    // The block follows from the key's high bits; a multiplication brings the low ones into play.
+    let mixed = (key ^ (key >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..PROBES).map(move |probe| (mixed >> (probe * 9 + 1)) as usize & 511)
+}

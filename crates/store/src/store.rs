@@ -1,0 +1,467 @@
+//! The reading side.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use daybook_ledger::{
+    AssetId, Height, Operation, OutputFacts, OutputRef, Parser, Position, PublicKey, Rejection,
+    Rules, Transaction, TransactionId, Unspent, View,
+    block::{BlockHash, Genesis},
+};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+use crate::{
+    SearchField, StoreError, StoredBlock, Tip,
+    blocks::BlockTable,
+    checkpoint::State,
+    disk::Disk,
+    index::{self, key::Family},
+    log::{Log, SEGMENT_HEADER_BYTES},
+    place::{COUNT_MAX, Place, unpack},
+    text::{exact_strings, id_of},
+};
+
+/// Parsers kept for readers; more threads than that make their own and drop them.
+const PARSERS_MAX: usize = 64;
+
+/// The reading side: a handle on the committed state, cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the reading and the writing side share.
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) rules: Rules,
+    pub(crate) genesis: Genesis,
+    pub(crate) chain: BlockHash,
+    pub(crate) log: Arc<Log>,
+    pub(crate) blocks: BlockTable,
+    pub(crate) state: RwLock<State>,
+    pub(crate) index: Arc<index::Shared>,
+    /// What readers see; set last when a block is published.
+    pub(crate) tip: RwLock<Tip>,
+    pub(crate) parsers: Mutex<Vec<Parser>>,
+    pub(crate) fault: Fault,
+}
+
+/// Damage that was found where no error could be returned.
+#[derive(Default)]
+pub(crate) struct Fault {
+    found: AtomicBool,
+    error: Mutex<Option<StoreError>>,
+}
+
+impl Shared {
+    /// The damage that a view came upon, if any.
+    pub(crate) fn check_fault(&self) -> Result<(), StoreError> {
+        if !self.fault.found.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.fault
+            .error
+            .lock()
+            .as_ref()
+            .map_or(Ok(()), |error| Err(error.again()))
+    }
+
+    fn note_fault(&self, error: StoreError) {
+        tracing::error!(%error, "the store is damaged");
+        self.fault.error.lock().get_or_insert(error);
+        self.fault.found.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn with_parser<T>(&self, work: impl FnOnce(&mut Parser) -> T) -> T {
+        let parser = self.parsers.lock().pop();
+        let mut parser = parser.unwrap_or_else(|| Parser::new(self.rules.clone()));
+        let done = work(&mut parser);
+        let mut parsers = self.parsers.lock();
+        if parsers.len() < PARSERS_MAX {
+            parsers.push(parser);
+        }
+        done
+    }
+
+    /// The text at a position; `None` beyond the tip and beyond the block.
+    pub(crate) fn text_at(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
+        if position.height.0 == 0 || position.height > self.tip.read().height {
+            return Ok(None);
+        }
+        let place = self.blocks.place(position.height)?;
+        if position.index >= place.count {
+            return Ok(None);
+        }
+        self.log.text(place, position.index).map(Some)
+    }
+
+    /// The text at a position that the index names; `None` when readers do not see it yet.
+    fn indexed_text(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
+        if position.height > self.tip.read().height {
+            return Ok(None);
+        }
+        match self.text_at(position)? {
+            Some(text) => Ok(Some(text)),
+            None => Err(self.index_damaged(position, "names a transaction that is not there")),
+        }
+    }
+
+    fn index_damaged(&self, position: Position, what: &str) -> StoreError {
+        StoreError::damaged(
+            &self.dir.join("index"),
+            0,
+            format!("the index {what}: {position}"),
+        )
+    }
+
+    pub(crate) fn read_id(
+        &self,
+        position: Position,
+        text: &[u8],
+    ) -> Result<TransactionId, StoreError> {
+        id_of(text).ok_or_else(|| self.text_damaged(position, "it has no id"))
+    }
+
+    fn text_damaged(&self, position: Position, what: &str) -> StoreError {
+        let place = self.blocks.place(position.height).unwrap_or(Place {
+            segment: 0,
+            offset: 0,
+            length: 0,
+            count: 0,
+        });
+        let path = self
+            .dir
+            .join("log")
+            .join(format!("{:08}.seg", place.segment));
+        StoreError::damaged(
+            &path,
+            place.offset,
+            format!("transaction {position} does not read: {what}"),
+        )
+    }
+
+    pub(crate) fn parse(&self, position: Position, text: Bytes) -> Result<Transaction, StoreError> {
+        self.with_parser(|parser| parser.parse_stored(text))
+            .map_err(|error| self.text_damaged(position, &error.to_string()))
+    }
+
+    /// Walks the transactions that the index names for a key, in commit order, until `each` returns
+    /// false. They still have to be compared with what was looked for.
+    pub(crate) fn candidates(
+        &self,
+        family: Family,
+        key: &[u8],
+        mut each: impl FnMut(Position, Bytes) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        let key = self.index.secret.key(family, key);
+        self.index.oldest_first(key, |value| {
+            let position = unpack(value);
+            match self.indexed_text(position)? {
+                Some(text) => each(position, text),
+                None => Ok(false),
+            }
+        })
+    }
+
+    /// A transaction by its id.
+    pub(crate) fn find(&self, id: &TransactionId) -> Result<Option<(Position, Bytes)>, StoreError> {
+        let mut found = None;
+        self.candidates(Family::Transaction, &id.0, |position, text| {
+            if self.read_id(position, &text)? == *id {
+                found = Some((position, text));
+            }
+            Ok(found.is_none())
+        })?;
+        Ok(found)
+    }
+}
+
+impl Store {
+    pub(crate) fn new(shared: Arc<Shared>) -> Store {
+        Store { shared }
+    }
+
+    /// The newest block that readers see.
+    pub fn tip(&self) -> Tip {
+        *self.shared.tip.read()
+    }
+
+    /// How the chain began.
+    pub fn genesis(&self) -> &Genesis {
+        &self.shared.genesis
+    }
+
+    /// The committed state as the rules read it. It holds a lock that the publishing of the next block
+    /// waits for: hold it for a bounded number of transactions, and ask the store nothing else
+    /// meanwhile on the same thread.
+    pub fn view(&self) -> CommittedView<'_> {
+        CommittedView {
+            state: self.shared.state.read(),
+            shared: &self.shared,
+        }
+    }
+
+    /// Where a transaction stands.
+    ///
+    /// # Errors
+    /// When the disk refuses or the store is damaged; so with all that follow.
+    pub fn position(&self, id: &TransactionId) -> Result<Option<Position>, StoreError> {
+        Ok(self.shared.find(id)?.map(|(position, _)| position))
+    }
+
+    /// A transaction's canonical text and place.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn transaction(&self, id: &TransactionId) -> Result<Option<(Position, Bytes)>, StoreError> {
+        self.shared.find(id)
+    }
+
+    /// The canonical text of the transaction at a place.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn transaction_at(
+        &self,
+        position: Position,
+    ) -> Result<Option<(TransactionId, Bytes)>, StoreError> {
+        if position.index as usize >= COUNT_MAX {
+            return Ok(None);
+        }
+        match self.shared.text_at(position)? {
+            Some(text) => Ok(Some((self.shared.read_id(position, &text)?, text))),
+            None => Ok(None),
+        }
+    }
+
+    /// A whole block. `None` beyond the tip and for height 0.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn block(&self, height: Height) -> Result<Option<Arc<StoredBlock>>, StoreError> {
+        if height.0 == 0 || height > self.tip().height {
+            return Ok(None);
+        }
+        let place = self.shared.blocks.place(height)?;
+        let (segment, record) = self.shared.log.record(place)?;
+        let block = self.shared.with_parser(|parser| record.block(parser));
+        block
+            .map(|block| Some(Arc::new(block)))
+            .map_err(|flaw| segment.damaged(place.offset, flaw))
+    }
+
+    /// The newest rejection on record for a transaction that was taken and lost.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn rejection(&self, id: &TransactionId) -> Result<Option<(Height, Rejection)>, StoreError> {
+        let shared = &self.shared;
+        let tip = self.tip().height;
+        let mut found = None;
+        shared
+            .index
+            .newest_first(shared.index.secret.key(Family::Rejected, &id.0), |value| {
+                let position = unpack(value);
+                if position.height > tip {
+                    return Ok(true);
+                }
+                let place = shared.blocks.place(position.height)?;
+                let (segment, record) = shared.log.record(place)?;
+                let rejected = record
+                    .rejected()
+                    .map_err(|flaw| segment.damaged(place.offset, flaw))?;
+                found = rejected
+                    .into_iter()
+                    .nth(position.index as usize)
+                    .filter(|lost| lost.id == *id)
+                    .map(|lost| (position.height, lost.rejection));
+                Ok(found.is_none())
+            })?;
+        Ok(found)
+    }
+
+    /// Places of the transactions of an asset, in commit order: the one that made it and all that move
+    /// or consume it. `last_only` keeps the last. `each` returns false to stop.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn transactions_of_asset(
+        &self,
+        asset: &AssetId,
+        operation: Option<Operation>,
+        last_only: bool,
+        each: &mut dyn FnMut(Position, TransactionId, Bytes) -> bool,
+    ) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let made = shared.find(&asset.as_transaction())?;
+        // A TRANSFER's own id is no asset, and a DECOMPOSE leaves parts without one.
+        let made = match made {
+            Some((position, text)) => {
+                let transaction = shared.parse(position, text.clone())?;
+                let makes = transaction.asset() == *asset
+                    && transaction.operation() != Operation::Decompose;
+                let wanted =
+                    makes && operation.is_none_or(|operation| transaction.operation() == operation);
+                wanted.then_some((position, text))
+            }
+            None => None,
+        };
+        let belongs =
+            |position: Position, text: &Bytes| -> Result<Option<TransactionId>, StoreError> {
+                let transaction = shared.parse(position, text.clone())?;
+                let moves = transaction.consumed_assets().contains(asset);
+                let wanted = operation.is_none_or(|operation| transaction.operation() == operation);
+                Ok((moves && wanted).then(|| transaction.id()))
+            };
+        if last_only {
+            let key = shared.index.secret.key(Family::Asset, &asset.0);
+            let mut last = None;
+            shared.index.newest_first(key, |value| {
+                let position = unpack(value);
+                let Some(text) = shared.indexed_text(position)? else {
+                    return Ok(true);
+                };
+                last = belongs(position, &text)?.map(|id| (position, id, text));
+                Ok(last.is_none())
+            })?;
+            let first = || made.map(|(position, text)| (position, asset.as_transaction(), text));
+            if let Some((position, id, text)) = last.or_else(first) {
+                each(position, id, text);
+            }
+            return Ok(());
+        }
+        if let Some((position, text)) = made
+            && !each(position, asset.as_transaction(), text)
+        {
+            return Ok(());
+        }
+        shared.candidates(Family::Asset, &asset.0, |position, text| {
+            Ok(match belongs(position, &text)? {
+                Some(id) => each(position, id, text),
+                None => true,
+            })
+        })
+    }
+
+    /// Outputs whose condition names `key`, in commit order; `spent` filters. `each` returns false to
+    /// stop.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn outputs_of_key(
+        &self,
+        key: &PublicKey,
+        spent: Option<bool>,
+        each: &mut dyn FnMut(OutputRef) -> bool,
+    ) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let mut theirs = Vec::new();
+        shared.candidates(Family::Owner, &key.0, |position, text| {
+            let transaction = shared.parse(position, text)?;
+            theirs.clear();
+            for (index, output) in (0..).zip(transaction.outputs()) {
+                if output.public_keys.contains(key) {
+                    theirs.push(OutputRef {
+                        transaction: transaction.id(),
+                        index,
+                    });
+                }
+            }
+            if let Some(spent) = spent {
+                let state = shared.state.read();
+                theirs.retain(|output| state.table.get(output).is_none() == spent);
+            }
+            Ok(theirs.iter().all(|output| each(*output)))
+        })
+    }
+
+    /// Transactions whose asset data or metadata is, or has as an item, exactly the string `cid`
+    /// (section 3.11), in commit order. `each` returns false to stop.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn holding(
+        &self,
+        field: SearchField,
+        cid: &str,
+        each: &mut dyn FnMut(TransactionId, Bytes) -> bool,
+    ) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let family = match field {
+            SearchField::Asset => Family::AssetString,
+            SearchField::Metadata => Family::MetadataString,
+        };
+        shared.candidates(family, cid.as_bytes(), |position, text| {
+            let transaction = shared.parse(position, text.clone())?;
+            let holds = |text: &str| exact_strings(text).any(|string| string == cid);
+            let held = match field {
+                SearchField::Asset => transaction.asset_data().any(holds),
+                SearchField::Metadata => transaction.metadata().is_some_and(holds),
+            };
+            Ok(!held || each(transaction.id(), text))
+        })
+    }
+
+    /// Unspent outputs, and the bytes of memory that their table takes.
+    pub fn unspent_outputs(&self) -> (usize, usize) {
+        let state = self.shared.state.read();
+        (state.table.len(), state.table.memory_bytes())
+    }
+
+    /// Bytes of all segments of the log, the part made ahead included.
+    pub fn log_bytes(&self) -> u64 {
+        let segments = self.shared.log.segments();
+        debug_assert!(
+            segments
+                .iter()
+                .all(|segment| segment.bytes >= SEGMENT_HEADER_BYTES as u64)
+        );
+        segments.iter().map(|segment| segment.bytes).sum()
+    }
+}
+
+/// The committed state as the rules read it.
+pub struct CommittedView<'s> {
+    state: RwLockReadGuard<'s, State>,
+    shared: &'s Shared,
+}
+
+impl View for CommittedView<'_> {
+    fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
+        self.state.table.get(output)
+    }
+
+    /// True also when the index cannot be read: nothing is then committed any more, because the next
+    /// [`crate::Writer::append`] reports the damage.
+    fn is_committed(&self, transaction: &TransactionId) -> bool {
+        match self.shared.find(transaction) {
+            Ok(found) => found.is_some(),
+            Err(error) => {
+                self.shared.note_fault(error);
+                true
+            }
+        }
+    }
+
+    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
+        let found = self.shared.find(&output.transaction).and_then(|found| {
+            found
+                .map(|(position, text)| self.shared.parse(position, text))
+                .transpose()
+        });
+        match found {
+            Ok(transaction) => OutputFacts::of(&transaction?, output.index),
+            Err(error) => {
+                self.shared.note_fault(error);
+                None
+            }
+        }
+    }
+}
