@@ -1,0 +1,141 @@
+//! The load generator behind `just bench`: makes signed transactions, measures what the machine can do at
+//! best, and drives a node as fast as one thread can, so that as much as possible of a small machine is left
+//! to the node. Every command prints one line of JSON.
+
+mod corpus;
+mod fan;
+mod limits;
+mod post;
+mod stats;
+mod upload;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "Load generator for Daybook's benchmarks; prints one line of JSON per measurement")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes signed CREATEs and rounds of TRANSFERs that spend them, one file each
+    Corpus {
+        /// Folder to write create.ndjson, transfer-1.ndjson, … into
+        #[arg(long)]
+        out: PathBuf,
+        /// Transactions per file
+        #[arg(long, default_value_t = 20_000)]
+        transactions: usize,
+        /// Distinct owners
+        #[arg(long, default_value_t = 200)]
+        keys: usize,
+        /// Files of TRANSFERs, each spending the outputs of the one before
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// Every so many-th TRANSFER carries a signature with one bit flipped; 0 for none
+        #[arg(long, default_value_t = 0)]
+        spoil_every: usize,
+        /// Makes the corpus another one: ids never repeat between seeds
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Validates a file on one core: parse, ids, signatures in batches; nothing is stored
+    Validate {
+        /// Newline-delimited transactions
+        file: PathBuf,
+        /// Transactions per batch
+        #[arg(long, default_value_t = 256)]
+        batch: usize,
+    },
+    /// Appends and flushes 4 KiB at a time
+    Disk {
+        /// Folder on the disk to probe
+        folder: PathBuf,
+        /// Appends
+        #[arg(long, default_value_t = 400)]
+        appends: usize,
+    },
+    /// Uploads a file through the batch door and waits for every result
+    Upload {
+        /// Host and port
+        #[arg(long)]
+        node: String,
+        /// Newline-delimited transactions
+        file: PathBuf,
+        /// Acknowledgement level: accepted or durable
+        #[arg(long, default_value = "durable")]
+        ack: String,
+    },
+    /// Posts a file with one request per transaction, answered after the commit
+    Post {
+        /// Host and port
+        #[arg(long)]
+        node: String,
+        /// Newline-delimited transactions
+        file: PathBuf,
+        /// Connections, each with one request under way
+        #[arg(long, default_value_t = 50)]
+        connections: usize,
+        /// At most so many transactions of the file
+        #[arg(long, default_value_t = usize::MAX)]
+        most: usize,
+    },
+    /// Subscribes many times to a stream and counts deliveries
+    Subscribe {
+        /// Host and port
+        #[arg(long)]
+        node: String,
+        /// Path and query
+        #[arg(long, default_value = "/api/v1/streams/valid_transactions")]
+        path: String,
+        /// Subscribers that read
+        #[arg(long, default_value_t = 1_000)]
+        subscribers: usize,
+        /// Subscribers that never read
+        #[arg(long, default_value_t = 0)]
+        stuck: usize,
+        /// Frames that every subscriber shall get
+        #[arg(long)]
+        frames: usize,
+    },
+    /// Writes the same bytes to many sockets with plain writes: what `subscribe` is compared with
+    Fan {
+        /// Sockets
+        #[arg(long, default_value_t = 1_000)]
+        subscribers: usize,
+        /// Bytes of one frame
+        #[arg(long, default_value_t = 310)]
+        frame_bytes: usize,
+        /// Frames coalesced into one write
+        #[arg(long)]
+        frames_per_write: usize,
+        /// Frames for every socket
+        #[arg(long)]
+        frames: usize,
+    },
+}
+
+fn main() {
+    match Arguments::parse().command {
+        Command::Corpus { out, transactions, keys, rounds, spoil_every, seed } => {
+            corpus::write(&out, &corpus::Shape { transactions, keys, rounds, spoil_every, seed });
+        }
+        Command::Validate { file, batch } => limits::validate(&file, batch),
+        Command::Disk { folder, appends } => limits::disk(&folder, appends),
+        Command::Upload { node, file, ack } => upload::run(&node, &file, &ack),
+        Command::Post { node, file, connections, most } => post::run(&node, &file, connections, most),
+        Command::Subscribe { node, path, subscribers, stuck, frames } => {
+            fan::subscribe(&node, &path, subscribers, stuck, frames);
+        }
+        Command::Fan { subscribers, frame_bytes, frames_per_write, frames } => {
+            fan::raw(subscribers, frame_bytes, frames_per_write, frames);
+        }
+    }
+}
