@@ -51,10 +51,6 @@ impl<T> std::ops::Deref for Verified<T> {
 /// fit (section 6.6) counts as one with a wrong signature.
 ///
 /// Who checks batch after batch keeps a [`SignatureChecker`], which remembers decoded keys.
-#[expect(
-    clippy::result_large_err,
-    reason = "an unproven transaction is still needed, and boxing the sound ones would cost more"
-)]
 pub fn verify_signatures(
     transactions: Vec<Transaction>,
     random: &mut impl CryptoRng,
@@ -348,4 +344,193 @@ fn is_canonical(point: &[u8; 32]) -> bool {
     let prime = near_prime(0xed);
     let y = point[..31].iter().copied().chain([point[31] & 0x7f]);
     y.rev().lt(prime.iter().rev().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use curve25519_dalek::constants::EIGHT_TORSION;
+    use ed25519_zebra::{Signature, VerificationKey};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::{Draft, SigningKey, json::Value};
+
+    /// A CREATE whose only signature is replaced.
+    fn signed_as(
+        template: &Transaction,
+        key: [u8; 32],
+        signature: [u8; 64],
+        message: [u8; 32],
+    ) -> Transaction {
+        let mut transaction = template.clone();
+        transaction.inputs[0].fulfillment.signatures = vec![(PublicKey(key), signature)];
+        transaction.inputs[0].message = message;
+        transaction
+    }
+
+    fn template() -> Transaction {
+        let key = SigningKey::from_seed([1; 32]);
+        Draft::create(Value::Null)
+            .output(1, &key)
+            .sign(&[&key])
+            .unwrap()
+    }
+
+    /// What each signature is by itself: ZIP-215 as ed25519-zebra implements it, minus what
+    /// libsodium refuses.
+    fn alone(key: &[u8; 32], signature: &[u8; 64], message: &[u8]) -> bool {
+        let commitment: [u8; 32] = signature[..32].try_into().unwrap();
+        let point = |bytes: &[u8; 32]| CompressedEdwardsY(*bytes).decompress();
+        let (Some(key_point), Some(commitment)) = (point(key), point(&commitment)) else {
+            return false;
+        };
+        let canonical = key_point.compress().to_bytes() == *key;
+        !key_point.is_small_order()
+            && !commitment.is_small_order()
+            && canonical
+            && VerificationKey::try_from(*key).is_ok_and(|key| {
+                key.verify(&Signature::from_bytes(signature), message)
+                    .is_ok()
+            })
+    }
+
+    #[test]
+    fn the_table_of_small_order_points_is_complete() {
+        for point in EIGHT_TORSION {
+            for sign in [0, 0x80] {
+                let mut bytes = point.compress().to_bytes();
+                bytes[31] ^= sign;
+                assert!(is_small_order(&bytes), "{}", hex::encode(bytes));
+            }
+        }
+        for small in SMALL_ORDER {
+            let point = CompressedEdwardsY(small).decompress().unwrap();
+            assert!(point.is_small_order(), "{}", hex::encode(small));
+        }
+        // Every encoding of a coordinate beyond the prime.
+        for first in 0xed..=0xff {
+            assert!(!is_canonical(&near_prime(first)));
+        }
+        assert!(is_canonical(&near_prime(0xec)));
+    }
+
+    #[test]
+    fn a_batch_and_single_checks_agree_on_honest_crafted_and_spoilt_signatures() {
+        let seed = 0x5EED_0001;
+        println!("seed {seed:#x}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let template = template();
+        let mut cases = Vec::new();
+        for round in 0..1_500u32 {
+            let secret = Scalar::from_bytes_mod_order_wide(&random.random());
+            let nonce = Scalar::from_bytes_mod_order_wide(&random.random());
+            let message: [u8; 32] = random.random();
+            let torsion = |random: &mut StdRng| EIGHT_TORSION[random.random_range(0..8)];
+            let mut point = ED25519_BASEPOINT_POINT * secret;
+            let mut commitment = ED25519_BASEPOINT_POINT * nonce;
+            // A part of small order in the key or the commitment: checks with and without the
+            // cofactor would differ here.
+            if round % 3 == 1 {
+                commitment += torsion(&mut random);
+            }
+            if round % 3 == 2 {
+                point += torsion(&mut random);
+            }
+            let mut key = point.compress().to_bytes();
+            let mut signature = [0; 64];
+            signature[..32].copy_from_slice(&commitment.compress().to_bytes());
+            match round % 50 {
+                10 => signature[..32].copy_from_slice(&SMALL_ORDER[round as usize % 7]),
+                11 => key = SMALL_ORDER[round as usize % 7],
+                12 => key = near_prime(random.random_range(0xed..=0xff)),
+                13 => {
+                    signature[..32].copy_from_slice(&near_prime(random.random_range(0xed..=0xff)))
+                }
+                14 => signature[..32].copy_from_slice(&random.random::<[u8; 32]>()),
+                _ => {}
+            }
+            let mut hashed = signature[..32].to_vec();
+            hashed.extend_from_slice(&key);
+            hashed.extend_from_slice(&message);
+            let challenge = digest::digest(&digest::SHA512, &hashed);
+            let challenge = challenge.as_ref().try_into().unwrap();
+            let challenge = Scalar::from_bytes_mod_order_wide(challenge);
+            let scalar = nonce + challenge * secret;
+            signature[32..].copy_from_slice(scalar.as_bytes());
+            match round % 50 {
+                20 => signature[random.random_range(0..64)] ^= 1 << random.random_range(0..8),
+                21 => key[random.random_range(0..32)] ^= 1 << random.random_range(0..8),
+                22 => signature[63] |= 0x10,
+                _ => {}
+            }
+            cases.push((key, signature, message));
+        }
+        for size in [1, 2, 3, 64, 500, 1_500] {
+            let mut checker = SignatureChecker::new();
+            for chunk in cases.chunks(size) {
+                let batch = chunk
+                    .iter()
+                    .map(|(key, signature, message)| {
+                        signed_as(&template, *key, *signature, *message)
+                    })
+                    .collect();
+                let results = checker.verify(batch, &mut random);
+                for ((key, signature, message), result) in chunk.iter().zip(results) {
+                    let expected = alone(key, signature, message);
+                    assert_eq!(
+                        result.is_ok(),
+                        expected,
+                        "{} {}",
+                        hex::encode(key),
+                        hex::encode(signature)
+                    );
+                }
+            }
+        }
+        let good = cases.iter().filter(|(k, s, m)| alone(k, s, m)).count();
+        assert!(good > 1_200 && good < 1_400, "{good}");
+    }
+
+    #[test]
+    fn every_bad_signature_of_a_batch_is_found_wherever_it_stands() {
+        let template = template();
+        let mut random = StdRng::seed_from_u64(3);
+        let (key, signature) = template.inputs[0].fulfillment.signatures[0];
+        let message = template.inputs[0].message;
+        for bad_one in 0..33 {
+            let batch: Vec<Transaction> = (0..33)
+                .map(|place| {
+                    let mut signature = signature;
+                    signature[40] ^= u8::from(place == bad_one);
+                    signed_as(&template, key.0, signature, message)
+                })
+                .collect();
+            let results = verify_signatures(batch, &mut random);
+            for (place, result) in results.iter().enumerate() {
+                assert_eq!(result.is_ok(), place != bad_one);
+            }
+        }
+        assert!(verify_signatures(Vec::new(), &mut random).is_empty());
+    }
+
+    #[test]
+    fn a_scalar_with_the_group_order_added_is_refused() {
+        let mut transaction = template();
+        let mut carry = 0u16;
+        let order: [u8; 32] = {
+            let minus_one = (-Scalar::ONE).to_bytes();
+            let mut order = minus_one;
+            order[0] += 1;
+            order
+        };
+        let signature = &mut transaction.inputs[0].fulfillment.signatures[0].1;
+        for (digit, order) in signature[32..].iter_mut().zip(order) {
+            carry += u16::from(*digit) + u16::from(order);
+            *digit = carry as u8;
+            carry >>= 8;
+        }
+        let mut random = StdRng::seed_from_u64(3);
+        assert!(verify_signatures(vec![transaction], &mut random)[0].is_err());
+    }
 }

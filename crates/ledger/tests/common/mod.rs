@@ -10,7 +10,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use bytes::Bytes;
 use daybook_ledger::{
-    Parser, Rejection, Rules, SigningKey, Transaction, Unproven, Verified, verify_signatures,
+    Parser, PublicKey, Rejection, Rules, SigningKey, Transaction, Unproven, Verified, canonical,
+    condition::Details, verify_signatures,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, value::RawValue};
@@ -102,9 +103,44 @@ pub fn refusal(value: &Value) -> String {
         .message()
 }
 
-/// Gives a changed transaction its true id again. Values here hold no floats.
+/// Gives a changed transaction its true id again.
 pub fn rehash(value: &mut Value) {
-    value["id"] = Value::Null;
-    let id = daybook_ledger::canonical::sha3(serde_json::to_string(value).unwrap().as_bytes());
-    value["id"] = hex::encode(id).into();
+    let text = canonical::text_for_id(canonical_value(value).as_object().unwrap());
+    value["id"] = hex::encode(canonical::sha3(text.as_bytes())).into();
+}
+
+/// Signs a changed transaction again: every input as the owners that it names, all of them.
+pub fn resign(value: &mut Value, keys: &[&SigningKey]) {
+    let text = canonical::text_for_signing(canonical_value(value).as_object().unwrap());
+    for input in value["inputs"].as_array_mut().unwrap() {
+        let mut message = text.clone();
+        if let Some(link) = input["fulfills"].as_object() {
+            message.push_str(link["transaction_id"].as_str().unwrap());
+            message.push_str(&link["output_index"].to_string());
+        }
+        let owners: Vec<PublicKey> = input["owners_before"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|owner| owner.as_str().unwrap().parse().unwrap())
+            .collect();
+        let proof = Details::all_of(&owners).fulfill(keys, &canonical::sha3(message.as_bytes()));
+        input["fulfillment"] = proof.unwrap().into();
+    }
+    rehash(value);
+}
+
+/// The value as the ledger reads it.
+pub fn canonical_value(value: &Value) -> daybook_ledger::json::Value {
+    daybook_ledger::json::Value::parse(value.to_string().as_bytes(), 1_000).unwrap()
+}
+
+/// The first recorded transaction: Alice creates a lamp.
+pub fn lamp() -> Value {
+    vector("01")["transaction"].clone()
+}
+
+/// The eighth: Alice hands the lamp to Bob.
+pub fn sale() -> Value {
+    vector("08")["transaction"].clone()
 }
