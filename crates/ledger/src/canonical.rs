@@ -3,7 +3,7 @@
 
 use aws_lc_rs::digest;
 
-use crate::json::{Finite, Object, Value};
+use crate::json::{Object, Value};
 
 /// The canonical text of a value.
 pub fn canon(value: &Value) -> String {
@@ -80,39 +80,6 @@ pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// The canonical text of a float (section 4.2, rule 5).
-pub fn float(number: Finite) -> String {
-    // Rust's exponent form has the shortest digits that read back the same: `-1.2345e-5`.
-    let shortest = format!("{:e}", number.get());
-    let (mantissa, exponent) = shortest
-        .split_once('e')
-        .expect("the exponent form has an e");
-    let exponent: i32 = exponent.parse().expect("the exponent is an integer");
-    let (sign, mantissa) = match mantissa.strip_prefix('-') {
-        Some(mantissa) => ("-", mantissa),
-        None => ("", mantissa),
-    };
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    match exponent {
-        -4..=-1 => {
-            let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
-            format!("{sign}0.{zeros}{digits}")
-        }
-        0..=15 => {
-            let whole = exponent as usize + 1;
-            if digits.len() <= whole {
-                format!("{sign}{digits}{}.0", "0".repeat(whole - digits.len()))
-            } else {
-                format!("{sign}{}.{}", &digits[..whole], &digits[whole..])
-            }
-        }
-        _ => {
-            let direction = if exponent < 0 { '-' } else { '+' };
-            format!("{sign}{mantissa}e{direction}{:02}", exponent.unsigned_abs())
-        }
-    }
-}
-
 /// How many bytes from the start need no escape in canonical text: up to the next `"`, `\` or byte
 /// below 0x20. Looks at eight bytes at a time.
 #[inline]
@@ -150,7 +117,7 @@ fn write_value(out: &mut String, value: &Value) {
         Value::Bool(true) => out.push_str("true"),
         Value::Bool(false) => out.push_str("false"),
         Value::Integer(integer) => out.push_str(integer.as_str()),
-        Value::Float(number) => out.push_str(&float(*number)),
+        Value::Float(number) => out.push_str(&number.to_string()),
         Value::String(text) => write_string(out, text),
         Value::Array(items) => write_array(out, items, write_value),
         Value::Object(object) => write_object(out, object, |out, _, value| write_value(out, value)),

@@ -4,6 +4,7 @@
 use std::{fmt, fmt::Write as _};
 
 use crate::canonical;
+pub use crate::float::Finite;
 
 /// The longest value that a message repeats, in characters; what is longer is cut, so that an answer
 /// never grows with the question.
@@ -31,10 +32,6 @@ pub enum Value {
 /// An integer of any size, kept as its canonical decimal text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Integer(Box<str>);
-
-/// A floating-point number that is neither NaN nor infinite.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Finite(f64);
 
 /// The members of an object: no name occurs twice. Both the written and the sorted order are kept,
 /// because messages quote a value as it was written.
@@ -237,18 +234,6 @@ impl Integer {
 impl From<u64> for Integer {
     fn from(value: u64) -> Integer {
         Integer(value.to_string().into())
-    }
-}
-
-impl Finite {
-    /// The number, unless it is NaN or infinite.
-    pub fn new(number: f64) -> Option<Finite> {
-        number.is_finite().then_some(Finite(number))
-    }
-
-    /// The number.
-    pub fn get(self) -> f64 {
-        self.0
     }
 }
 
@@ -580,7 +565,7 @@ impl Reader<'_> {
         }
         let text = &self.text[start..end];
         let value = if float {
-            let number = text.parse().ok().and_then(Finite::new).ok_or(TOO_LARGE)?;
+            let number = Finite::parse(text).ok_or(TOO_LARGE)?;
             Value::Float(number)
         } else {
             Value::Integer(Integer::parse(text).ok_or(EXPECTING_VALUE)?)
@@ -699,7 +684,7 @@ fn python(out: &mut Quote, value: &Value) -> fmt::Result {
         Value::Bool(true) => out.write_str("True"),
         Value::Bool(false) => out.write_str("False"),
         Value::Integer(integer) => out.write_str(integer.as_str()),
-        Value::Float(number) => out.write_str(&canonical::float(*number)),
+        Value::Float(number) => out.write_str(&number.to_string()),
         Value::String(text) => python_string(out, text),
         Value::Array(items) => {
             out.write_char('[')?;

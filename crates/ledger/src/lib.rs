@@ -5,12 +5,21 @@
 //! no wire protocol beyond the text that signatures cover. Time arrives with the block; randomness
 //! for signature batches is an argument.
 
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::float_arithmetic,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "same block, same result, on every machine; the list is in clippy.toml"
+)]
+
 mod amount;
 mod apply;
 pub mod block;
 pub mod canonical;
 pub mod condition;
 mod draft;
+mod float;
 mod id;
 pub mod json;
 mod key;
@@ -27,6 +36,4 @@ pub use id::{AssetId, OutputRef, TransactionId};
 pub use key::{PublicKey, SigningKey};
 pub use rejection::{Rejection, RejectionClass};
 pub use signature::{SignatureChecker, Unproven, Verified, verify_signatures};
-pub use transaction::{
-    Input, Limits, Operation, Output, Parser, Rules, Transaction, Version,
-};
+pub use transaction::{Input, Limits, Operation, Output, Parser, Rules, Transaction, Version};

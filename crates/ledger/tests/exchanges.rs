@@ -1,6 +1,6 @@
 //! The recorded answers to POSTs of bad transactions, as far as they need no committed state.
 #![allow(missing_docs)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod common;
 

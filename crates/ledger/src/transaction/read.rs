@@ -779,8 +779,7 @@ impl<'t> Cursor<'t> {
         let token = &self.bytes[start..self.at];
         if float {
             let text = std::str::from_utf8(token).ok()?;
-            let number = Finite::new(text.parse().ok()?)?;
-            return (canonical::float(number) == text).then_some(());
+            return (Finite::parse(text)?.to_string() == text).then_some(());
         }
         let digits = token.strip_prefix(b"-").unwrap_or(token);
         let canonical = match digits {

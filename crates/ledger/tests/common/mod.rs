@@ -3,7 +3,8 @@
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
-    clippy::result_large_err
+    clippy::result_large_err,
+    clippy::disallowed_methods
 )]
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
