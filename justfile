@@ -34,7 +34,7 @@ demo *arguments:
 
 # Third-party clients against real nodes; a name picks a suite (conformance/run --list)
 conformance *suites:
-    cargo build --locked -p daybook-node
+    cargo build --locked -p daybook
     conformance/run {{ suites }}
 
 # Every measurement of docs/performance.md, against its peers
@@ -55,7 +55,7 @@ deny:
 
 # Kill a node at random moments, again and again
 crash rounds="500":
-    DAYBOOK_CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook-node --test crash -- --nocapture
+    DAYBOOK_CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook --test crash -- --nocapture
 
 # What takes too long for every change: supply chain, 500 crash rounds, a minute for each fuzz target
 nightly: deny crash

@@ -6,9 +6,9 @@ import pytest
 MODES = ("async", "sync", "commit")
 
 
-def test_a_created_asset_is_answered_and_read_back_as_it_was_sent(driver, alice):
+def test_a_created_asset_is_answered_and_read_back_as_it_was_sent(driver):
     for asset in driver.assets_offered():
-        sent = driver.signed_create(alice, asset=asset)
+        sent = driver.signed_create(driver.keypair(), asset=asset)
         assert sent["version"] == driver.version
         answered = driver.send(sent)
         assert answered == sent
