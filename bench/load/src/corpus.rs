@@ -28,7 +28,9 @@ struct Held {
 
 pub fn write(folder: &Path, shape: &Shape) {
     fs::create_dir_all(folder).expect("a writable folder");
-    let keys: Vec<SigningKey> = (0..shape.keys as u64).map(|key| key_of(shape.seed, key)).collect();
+    let keys: Vec<SigningKey> = (0..shape.keys as u64)
+        .map(|key| key_of(shape.seed, key))
+        .collect();
     let mut parser = Parser::new(Rules::default());
     let mut file = lines(folder, "create");
     let mut held = Vec::with_capacity(shape.transactions);
@@ -55,7 +57,8 @@ pub fn write(folder: &Path, shape: &Shape) {
                 .output(100, keys[owner].public_key())
                 .sign_with(&mut parser, &[&keys[held.owner]])
                 .expect("a sound draft");
-            let spoiled = shape.spoil_every > 0 && number % shape.spoil_every == shape.spoil_every / 2;
+            let spoiled =
+                shape.spoil_every > 0 && number % shape.spoil_every == shape.spoil_every / 2;
             put(&mut file, &transaction, spoiled);
             *held = hold(&transaction, owner);
         }
@@ -74,8 +77,15 @@ fn key_of(seed: u64, key: u64) -> SigningKey {
 }
 
 fn hold(transaction: &Transaction, owner: usize) -> Held {
-    let output = OutputRef { transaction: transaction.id(), index: 0 };
-    Held { output, asset: transaction.asset(), owner }
+    let output = OutputRef {
+        transaction: transaction.id(),
+        index: 0,
+    };
+    Held {
+        output,
+        asset: transaction.asset(),
+        owner,
+    }
 }
 
 fn lines(folder: &Path, name: &str) -> BufWriter<File> {
@@ -89,7 +99,11 @@ fn put(file: &mut impl Write, transaction: &Transaction, spoiled: bool) {
     let mut text = transaction.canonical().to_vec();
     if spoiled {
         const MARK: &[u8] = b"\"fulfillment\":\"";
-        let start = text.windows(MARK.len()).position(|window| window == MARK).expect("an input") + MARK.len();
+        let start = text
+            .windows(MARK.len())
+            .position(|window| window == MARK)
+            .expect("an input")
+            + MARK.len();
         // A letter in the middle of s: the number stays below the group's order.
         let at = start + 120;
         text[at] = if text[at] == b'A' { b'B' } else { b'A' };
@@ -101,5 +115,7 @@ fn put(file: &mut impl Write, transaction: &Transaction, spoiled: bool) {
             .replace(&transaction.id().to_string(), &id)
             .into_bytes();
     }
-    file.write_all(&text).and_then(|()| file.write_all(b"\n")).expect("room on the disk");
+    file.write_all(&text)
+        .and_then(|()| file.write_all(b"\n"))
+        .expect("room on the disk");
 }

@@ -28,13 +28,25 @@ pub fn subscribe(node: &str, path: &str, subscribers: usize, stuck: usize, frame
     let idle: Vec<TcpStream> = (0..stuck).map(open).collect();
     let mut all: Vec<Subscriber> = (0..subscribers)
         .map(open)
-        .map(|socket| Subscriber { socket, open: 0, head: Vec::new(), frames: 0, done_at: None })
+        .map(|socket| Subscriber {
+            socket,
+            open: 0,
+            head: Vec::new(),
+            frames: 0,
+            done_at: None,
+        })
         .collect();
     // The line that tells the script to begin sending.
-    println!("{}", serde_json::json!({"measure": "subscribed", "subscribers": subscribers, "stuck": stuck}));
+    println!(
+        "{}",
+        serde_json::json!({"measure": "subscribed", "subscribers": subscribers, "stuck": stuck})
+    );
     let poller = Poller::new().expect("the operating system polls");
     for (key, subscriber) in all.iter().enumerate() {
-        subscriber.socket.set_nonblocking(true).expect("a TCP socket");
+        subscriber
+            .socket
+            .set_nonblocking(true)
+            .expect("a TCP socket");
         // Safety: every socket outlives the poller's use of it; both live to the end of this function.
         unsafe {
             poller
@@ -49,8 +61,13 @@ pub fn subscribe(node: &str, path: &str, subscribers: usize, stuck: usize, frame
     let mut buffer = vec![0; 256 << 10];
     while left > 0 {
         events.clear();
-        poller.wait(&mut events, Some(SILENCE_MAX)).expect("the operating system polls");
-        assert!(!events.is_empty(), "no frame for {SILENCE_MAX:?}, {left} subscribers are not done");
+        poller
+            .wait(&mut events, Some(SILENCE_MAX))
+            .expect("the operating system polls");
+        assert!(
+            !events.is_empty(),
+            "no frame for {SILENCE_MAX:?}, {left} subscribers are not done"
+        );
         let begun = *begun.get_or_insert_with(Instant::now);
         let _ = begun;
         for event in events.iter() {
@@ -73,7 +90,11 @@ pub fn subscribe(node: &str, path: &str, subscribers: usize, stuck: usize, frame
     }
     let begun = begun.expect("frames came");
     let elapsed = begun.elapsed();
-    let done = Latencies::new(all.iter().filter_map(|s| Some(s.done_at? - begun)).collect());
+    let done = Latencies::new(
+        all.iter()
+            .filter_map(|s| Some(s.done_at? - begun))
+            .collect(),
+    );
     let delivered = subscribers * frames;
     println!(
         "{}",
@@ -94,14 +115,20 @@ fn upgrade(node: &str, path: &str) -> TcpStream {
         "GET {path} HTTP/1.1\r\nHost: {node}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
-    socket.write_all(request.as_bytes()).expect("the node reads");
+    socket
+        .write_all(request.as_bytes())
+        .expect("the node reads");
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
         socket.read_exact(&mut byte).expect("the node answers");
         head.push(byte[0]);
     }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
     socket
 }
 
@@ -158,7 +185,9 @@ pub fn raw(subscribers: usize, frame_bytes: usize, frames_per_write: usize, fram
         let mut buffer = vec![0; 256 << 10];
         while left > 0 {
             events.clear();
-            poller.wait(&mut events, Some(SILENCE_MAX)).expect("the operating system polls");
+            poller
+                .wait(&mut events, Some(SILENCE_MAX))
+                .expect("the operating system polls");
             for event in events.iter() {
                 if let Ok(read) = sockets[event.key].read(&mut buffer) {
                     left -= read;
@@ -179,7 +208,9 @@ pub fn raw(subscribers: usize, frame_bytes: usize, frames_per_write: usize, fram
     while left > 0 {
         let burst = left.min(frames_per_write);
         for socket in &mut sockets {
-            socket.write_all(&bytes[..burst * frame_bytes]).expect("the reader reads");
+            socket
+                .write_all(&bytes[..burst * frame_bytes])
+                .expect("the reader reads");
         }
         left -= burst;
     }

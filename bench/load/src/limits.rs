@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use daybook_ledger::{Parser, Rules, verify_signatures};
+use daybook_ledger::{Parser, Rules, SignatureChecker};
 use rand::rngs::StdRng;
 
 use crate::stats::{Latencies, lines, processor_time};
@@ -23,6 +23,7 @@ pub fn validate(file: &Path, batch: usize) {
     let text = Bytes::from(fs::read(file).expect("the corpus is readable"));
     let all: Vec<Bytes> = lines(&text).map(|line| text.slice_ref(line)).collect();
     let mut parser = Parser::new(Rules::default());
+    let mut checker = SignatureChecker::new();
     let mut random: StdRng = rand::make_rng();
     let mut parse_us = Vec::new();
     let mut verify_us = Vec::new();
@@ -32,10 +33,12 @@ pub fn validate(file: &Path, batch: usize) {
         proven = 0;
         for chunk in all.chunks(batch) {
             let begun = processor_time();
-            let transactions: Vec<_> =
-                chunk.iter().filter_map(|line| parser.parse(line.clone()).ok()).collect();
+            let transactions: Vec<_> = chunk
+                .iter()
+                .filter_map(|line| parser.parse(line.clone()).ok())
+                .collect();
             let parsed = processor_time();
-            let results = verify_signatures(transactions, &mut random);
+            let results = checker.verify(transactions, &mut random);
             verifying += (processor_time() - parsed).as_secs_f64();
             parsing += (parsed - begun).as_secs_f64();
             proven += results.iter().filter(|result| result.is_ok()).count();
@@ -60,12 +63,17 @@ pub fn validate(file: &Path, batch: usize) {
 
 pub fn disk(folder: &Path, appends: usize) {
     let path = folder.join("flush-probe");
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).open(&path).expect("a new file");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&path)
+        .expect("a new file");
     let mut samples = Vec::with_capacity(appends);
     for _ in 0..appends {
         let begun = Instant::now();
-        file.write_all(&[0x5a; APPEND_BYTES]).expect("room on the disk");
+        file.write_all(&[0x5a; APPEND_BYTES])
+            .expect("room on the disk");
         file.sync_data().expect("a flush");
         samples.push(begun.elapsed());
     }

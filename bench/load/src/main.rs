@@ -17,7 +17,9 @@ use clap::{Parser, Subcommand};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
-#[command(about = "Load generator for Daybook's benchmarks; prints one line of JSON per measurement")]
+#[command(
+    about = "Load generator for Daybook's benchmarks; prints one line of JSON per measurement"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -124,17 +126,49 @@ enum Command {
 
 fn main() {
     match Arguments::parse().command {
-        Command::Corpus { out, transactions, keys, rounds, spoil_every, seed } => {
-            corpus::write(&out, &corpus::Shape { transactions, keys, rounds, spoil_every, seed });
+        Command::Corpus {
+            out,
+            transactions,
+            keys,
+            rounds,
+            spoil_every,
+            seed,
+        } => {
+            corpus::write(
+                &out,
+                &corpus::Shape {
+                    transactions,
+                    keys,
+                    rounds,
+                    spoil_every,
+                    seed,
+                },
+            );
         }
         Command::Validate { file, batch } => limits::validate(&file, batch),
         Command::Disk { folder, appends } => limits::disk(&folder, appends),
         Command::Upload { node, file, ack } => upload::run(&node, &file, &ack),
-        Command::Post { node, file, connections, most } => post::run(&node, &file, connections, most),
-        Command::Subscribe { node, path, subscribers, stuck, frames } => {
+        Command::Post {
+            node,
+            file,
+            connections,
+            most,
+        } => post::run(&node, &file, connections, most),
+        Command::Subscribe {
+            node,
+            path,
+            subscribers,
+            stuck,
+            frames,
+        } => {
             fan::subscribe(&node, &path, subscribers, stuck, frames);
         }
-        Command::Fan { subscribers, frame_bytes, frames_per_write, frames } => {
+        Command::Fan {
+            subscribers,
+            frame_bytes,
+            frames_per_write,
+            frames,
+        } => {
             fan::raw(subscribers, frame_bytes, frames_per_write, frames);
         }
     }

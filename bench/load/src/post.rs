@@ -42,7 +42,11 @@ pub fn run(node: &str, file: &Path, connections: usize, most: usize) {
         .map(|_| {
             let socket = TcpStream::connect(node).expect("the node listens");
             socket.set_nodelay(true).expect("a TCP socket");
-            Connection { socket, answer: Vec::new(), sent_at: Instant::now() }
+            Connection {
+                socket,
+                answer: Vec::new(),
+                sent_at: Instant::now(),
+            }
         })
         .collect();
     let begun = Instant::now();
@@ -51,7 +55,10 @@ pub fn run(node: &str, file: &Path, connections: usize, most: usize) {
     for (key, connection) in all.iter_mut().enumerate() {
         connection.send(&requests[next]);
         next += 1;
-        connection.socket.set_nonblocking(true).expect("a TCP socket");
+        connection
+            .socket
+            .set_nonblocking(true)
+            .expect("a TCP socket");
         // Safety: every socket outlives the poller's use of it; both live to the end of this function.
         unsafe {
             poller
@@ -65,7 +72,9 @@ pub fn run(node: &str, file: &Path, connections: usize, most: usize) {
     let mut buffer = vec![0; 64 << 10];
     while latencies.len() < requests.len() {
         events.clear();
-        poller.wait(&mut events, Some(SILENCE_MAX)).expect("the operating system polls");
+        poller
+            .wait(&mut events, Some(SILENCE_MAX))
+            .expect("the operating system polls");
         assert!(!events.is_empty(), "no answer for {SILENCE_MAX:?}");
         for event in events.iter() {
             let connection = &mut all[event.key];
@@ -75,7 +84,9 @@ pub fn run(node: &str, file: &Path, connections: usize, most: usize) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Err(error) => panic!("{error}"),
             }
-            let Some(status) = connection.whole_answer() else { continue };
+            let Some(status) = connection.whole_answer() else {
+                continue;
+            };
             accepted += usize::from(status == *b"202");
             latencies.push(connection.sent_at.elapsed());
             connection.answer.clear();
@@ -114,14 +125,22 @@ impl Connection {
 
     /// The status digits once head and body are complete.
     fn whole_answer(&self) -> Option<[u8; 3]> {
-        assert!(self.answer.len() < ANSWER_BYTES_MAX, "an answer without end");
-        let head = self.answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        assert!(
+            self.answer.len() < ANSWER_BYTES_MAX,
+            "an answer without end"
+        );
+        let head = self
+            .answer
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")?
+            + 4;
         let text = std::str::from_utf8(&self.answer[..head]).expect("a head is ASCII");
         let length = text
             .lines()
             .find_map(|line| {
                 let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse::<usize>().ok())?
             })
             .expect("answers name their length");
         (self.answer.len() >= head + length)

@@ -17,7 +17,9 @@ impl Latencies {
     pub fn percentile(&self, percent: usize) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let place = (self.0.len() * percent / 100).min(last);
-        self.0.get(place).map_or(0.0, |sample| sample.as_secs_f64() * 1e6)
+        self.0
+            .get(place)
+            .map_or(0.0, |sample| sample.as_secs_f64() * 1e6)
     }
 }
 
@@ -29,5 +31,6 @@ pub fn processor_time() -> Duration {
 
 /// The lines of a file, without line ends.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
 }

@@ -39,12 +39,17 @@ pub fn run(node: &str, file: &Path, ack: &str) {
             let end = if read == 0 {
                 filled
             } else {
-                buffer[..filled].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+                buffer[..filled]
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |at| at + 1)
             };
             for line in lines(&buffer[..end]) {
                 if line.starts_with(b"{") {
                     results += 1;
-                    committed += usize::from(contains(line, b"\"committed\"") || contains(line, b"\"accepted\""));
+                    committed += usize::from(
+                        contains(line, b"\"committed\"") || contains(line, b"\"accepted\""),
+                    );
                     rejected += usize::from(contains(line, b"\"rejected\""));
                 }
             }
