@@ -111,6 +111,11 @@ impl BlockTable {
             .at(&self.path)
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes all entries durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.file.sync_data().at(&self.path)

@@ -11,7 +11,8 @@ use rustix::fs::{FallocateFlags, FlockOperation};
 /// What was written is durable after [`File::sync_data`]; that a file was made, renamed or removed is
 /// durable after [`Disk::sync_dir`] on its folder.
 pub trait Disk: Send + Sync {
-    /// Opens a file that exists, for reading and writing.
+    /// Opens a file that exists, for reading and writing, or for reading only where that is all that is
+    /// allowed.
     ///
     /// # Errors
     /// What the file system says; `NotFound` when there is none.
@@ -144,7 +145,17 @@ struct RealFile(fs::File);
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::options().read(true).write(true).open(path)?;
+        let file = match fs::File::options().read(true).write(true).open(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                fs::File::open(path)?
+            }
+            opened => opened?,
+        };
         Ok(Arc::new(RealFile(file)))
     }
 

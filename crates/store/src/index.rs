@@ -127,19 +127,7 @@ impl Index {
                 disk.remove(&path).at(&path)?;
             }
         }
-        let mut runs = Vec::new();
-        for run in listed {
-            let path = dir.join(run.name());
-            let opened = Run::open(&path, &*disk)?;
-            if (opened.facts.from, opened.facts.to) != (run.from, run.to) {
-                return Err(StoreError::damaged(
-                    &path,
-                    0,
-                    "the run covers other heights than the manifest says",
-                ));
-            }
-            runs.push((run, Arc::new(opened)));
-        }
+        let runs = open_runs(dir, &*disk, &listed)?;
         let through = manifest.through;
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
@@ -185,25 +173,17 @@ impl Index {
         self.shared.manifest.lock().through
     }
 
-    /// Adds the entries of the next block. Waits when writing falls far behind.
-    pub(crate) fn add(
-        &self,
-        height: Height,
-        entries: &[(u64, u64)],
-        run_entries: usize,
-    ) -> Result<(), StoreError> {
-        let full = {
-            let mut tables = self.shared.tables.write();
-            for (key, value) in entries {
-                tables.active.insert(*key, *value);
-            }
-            tables.active.to = height;
-            tables.active.len() >= run_entries
-        };
-        if full { self.seal() } else { Ok(()) }
+    /// Adds the entries of the next block; returns how many are in memory now.
+    pub(crate) fn add(&self, height: Height, entries: &[(u64, u64)]) -> usize {
+        let mut tables = self.shared.tables.write();
+        for (key, value) in entries {
+            tables.active.insert(*key, *value);
+        }
+        tables.active.to = height;
+        tables.active.len()
     }
 
-    /// Hands what is in memory to the writing thread.
+    /// Hands what is in memory to the writing thread. Waits when that is far behind.
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         self.wait_until(SEALED_TABLES_MAX - 1)?;
         let mut tables = self.shared.tables.write();
@@ -351,13 +331,6 @@ impl Shared {
             }
         }
         Ok(())
-    }
-
-    /// Reads every run whole.
-    pub(crate) fn check(&self, mut each: impl FnMut(&Path, Result<(), StoreError>)) {
-        for (_, run) in &self.sealed().runs {
-            each(run.path(), run.check());
-        }
     }
 
     /// What is sealed, and the values of a key in what is not, newest first: of one moment.
@@ -600,6 +573,65 @@ impl Listed {
     }
 }
 
+/// The index as it lies on disk, only to be read through: its secret, the height it reflects and its runs.
+pub(crate) struct Resting {
+    pub(crate) secret: Secret,
+    pub(crate) through: Height,
+    pub(crate) runs: Vec<Arc<Run>>,
+}
+
+impl Resting {
+    /// Opens the index without changing anything; `None` when there is none.
+    pub(crate) fn open(
+        dir: &Path,
+        disk: &dyn Disk,
+        chain: BlockHash,
+    ) -> Result<Option<Resting>, StoreError> {
+        let Some((manifest, secret, listed)) = read_manifest(dir, disk, chain)? else {
+            return Ok(None);
+        };
+        let runs = open_runs(dir, disk, &listed)?
+            .into_iter()
+            .map(|(_, run)| run)
+            .collect();
+        Ok(Some(Resting {
+            secret,
+            through: manifest.through,
+            runs,
+        }))
+    }
+}
+
+fn open_runs(
+    dir: &Path,
+    disk: &dyn Disk,
+    listed: &[Listed],
+) -> Result<Vec<(Listed, Arc<Run>)>, StoreError> {
+    let mut runs: Vec<(Listed, Arc<Run>)> = Vec::with_capacity(listed.len());
+    for run in listed {
+        let path = dir.join(run.name());
+        let opened = Run::open(&path, disk)?;
+        let facts = opened.facts;
+        if (facts.from, facts.to) != (run.from, run.to) {
+            let what = "the run covers other heights than the manifest says";
+            return Err(StoreError::damaged(&path, 0, what));
+        }
+        if facts.to < facts.from
+            || runs
+                .last()
+                .is_some_and(|(before, _)| facts.from <= before.to)
+        {
+            return Err(StoreError::damaged(
+                &path,
+                0,
+                "the run overlaps the one before",
+            ));
+        }
+        runs.push((*run, Arc::new(opened)));
+    }
+    Ok(runs)
+}
+
 fn write_manifest(
     dir: &Path,
     disk: &dyn Disk,
@@ -702,4 +734,211 @@ fn read_manifest(
         next_number: u64_at(64),
     };
     Ok(Some((manifest, Secret([u64_at(40), u64_at(48)]), listed)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::disk::{Map, RealDisk, simulated::SimulatedDisk};
+
+    const CHAIN: BlockHash = BlockHash([5; 32]);
+
+    fn open(disk: &SimulatedDisk) -> Index {
+        disk.create_dir(Path::new("/index")).unwrap();
+        Index::open(
+            Path::new("/index"),
+            Arc::new(disk.clone()),
+            CHAIN,
+            Secret([1, 2]),
+        )
+        .unwrap()
+    }
+
+    fn mix(number: u64) -> u64 {
+        Secret([3, 4]).key(key::Family::Transaction, &number.to_le_bytes())
+    }
+
+    fn values(index: &Index, key: u64) -> Vec<u64> {
+        let (mut oldest, mut newest) = (Vec::new(), Vec::new());
+        let shared = index.shared();
+        let each = |value| {
+            oldest.push(value);
+            Ok(true)
+        };
+        shared.oldest_first(key, each).unwrap();
+        let each = |value| {
+            newest.push(value);
+            Ok(true)
+        };
+        shared.newest_first(key, each).unwrap();
+        newest.reverse();
+        assert_eq!(oldest, newest, "both directions name the same values");
+        oldest
+    }
+
+    #[test]
+    fn the_index_does_what_an_ordered_multimap_does_through_runs_and_merges() {
+        let disk = SimulatedDisk::new();
+        let mut index = open(&disk);
+        let mut model: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for height in 1..=600_u64 {
+            entries.clear();
+            for number in 0..20 {
+                let value = height << 24 | number;
+                // Keys that occur once, keys that recur, and two that are everywhere.
+                let keys = [mix(value), mix(value % 301), u64::MAX, 0];
+                entries.extend(keys.map(|key| (key, value)));
+            }
+            for (key, value) in &entries {
+                model.entry(*key).or_default().push(*value);
+            }
+            if index.add(Height(height), &entries) >= 900 {
+                index.seal().unwrap();
+            }
+            if height % 150 == 0 {
+                index.close().unwrap();
+                index = open(&disk);
+                assert_eq!(index.through(), Height(height));
+            }
+            if height % 200 == 0 {
+                index.settle().unwrap();
+                assert!(
+                    index.shared().sealed().runs.len() <= 3 * 4,
+                    "runs are merged"
+                );
+            }
+        }
+        for (key, wanted) in &model {
+            assert_eq!(values(&index, *key), *wanted);
+        }
+        let sealed = index.shared().sealed();
+        let mut read_for_nothing = 0;
+        for absent in 1_000_000..1_010_000 {
+            assert_eq!(values(&index, mix(absent)), [0; 0]);
+            let maybe = sealed
+                .runs
+                .iter()
+                .filter(|(_, run)| run.may_hold(mix(absent)).unwrap());
+            read_for_nothing += maybe.count();
+        }
+        let asked = 10_000 * sealed.runs.len();
+        assert!(
+            read_for_nothing * 40 < asked,
+            "{read_for_nothing} of {asked} said perhaps"
+        );
+        for (_, run) in &sealed.runs {
+            run.check().unwrap();
+        }
+    }
+
+    fn run_bytes(entries: &[(u64, u64)], keys: u64) -> Vec<u8> {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("/")).unwrap();
+        let facts = Facts {
+            entries: entries.len() as u64,
+            keys,
+            from: Height(3),
+            to: Height(9),
+        };
+        let mut writer = RunWriter::create(Path::new("/run"), &disk, facts).unwrap();
+        for (key, value) in entries {
+            writer.push(*key, *value).unwrap();
+        }
+        writer.finish().unwrap();
+        disk.files().remove(0).1
+    }
+
+    #[test]
+    fn runs_of_every_size_read_back() {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("/")).unwrap();
+        for count in [1_u64, 2, 254, 255, 256, 509, 510, 511, 3_000] {
+            // Keys come in threes, so that one may end a page and begin the next.
+            let mut entries: Vec<_> = (0..count)
+                .map(|number| (mix(number / 3 * 2), number))
+                .collect();
+            entries.sort_unstable();
+            let bytes = run_bytes(&entries, count);
+            let path = Path::new("/run");
+            disk.create(path).unwrap().write_at(&bytes, 0).unwrap();
+            let run = Run::open(path, &disk).unwrap();
+            for number in 0..count {
+                let key = mix(number / 3 * 2);
+                let same = |entry: &&(u64, u64)| entry.0 == key;
+                let wanted: Vec<_> = entries.iter().filter(same).map(|entry| entry.1).collect();
+                assert!(run.may_hold(key).unwrap());
+                assert_eq!(run.values(run.find(key).unwrap()).unwrap(), wanted);
+                assert!(run.find(key.wrapping_add(1)).unwrap().is_empty());
+            }
+            assert!(run.find(0).unwrap().is_empty() && run.find(u64::MAX).unwrap().is_empty());
+            run.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_run_is_mapped_from_a_real_disk_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.run");
+        let entries: Vec<_> = (0..1_000_u64)
+            .map(|number| (number << 50, number))
+            .collect();
+        let bytes = run_bytes(&entries, 1_000);
+        RealDisk.create(&path).unwrap().write_at(&bytes, 0).unwrap();
+        let run = Run::open(&path, &RealDisk).unwrap();
+        assert_eq!(run.values(run.find(77 << 50).unwrap()).unwrap(), [77]);
+        assert!(matches!(
+            RealDisk.open(&path).unwrap().map().unwrap(),
+            Map::Pages(_)
+        ));
+        run.check().unwrap();
+    }
+
+    #[test]
+    fn a_run_and_a_manifest_have_the_bytes_that_the_format_says() {
+        let entries: Vec<_> = (0..300_u64)
+            .map(|number| (number << 55, number << 24 | 1))
+            .collect();
+        crate::golden::check("run", &run_bytes(&entries, 300));
+
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("/")).unwrap();
+        let manifest = Manifest {
+            through: Height(0x0102),
+            next_number: 8,
+        };
+        let runs = [
+            Listed {
+                number: 5,
+                level: 1,
+                from: Height(1),
+                to: Height(0x0100),
+            },
+            Listed {
+                number: 7,
+                level: 0,
+                from: Height(0x0101),
+                to: Height(0x0102),
+            },
+        ];
+        write_manifest(
+            Path::new("/"),
+            &disk,
+            CHAIN,
+            Secret([1, 2]),
+            &manifest,
+            &runs,
+        )
+        .unwrap();
+        crate::golden::check("manifest", &disk.files().remove(0).1);
+        let (read, secret, listed) = read_manifest(Path::new("/"), &disk, CHAIN)
+            .unwrap()
+            .unwrap();
+        assert_eq!((read.through, read.next_number), (Height(0x0102), 8));
+        assert_eq!((secret, &listed[..]), (Secret([1, 2]), &runs[..]));
+    }
 }

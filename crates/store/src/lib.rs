@@ -4,10 +4,14 @@
 //! consequence: written behind the commit point, rebuilt from the log's tail after a crash, and from
 //! the whole log on demand. `docs/format.md` has the bytes.
 
+mod backup;
 mod blocks;
+mod check;
 mod checkpoint;
 pub mod disk;
 mod error;
+#[cfg(test)]
+mod golden;
 mod index;
 mod log;
 mod open;
@@ -23,6 +27,8 @@ use daybook_ledger::{
     block::{BlockHash, StateHash},
 };
 
+pub use backup::restore;
+pub use check::{CheckOptions, FINDINGS_MAX, Finding, Report, check};
 pub use error::StoreError;
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};

@@ -150,6 +150,11 @@ impl Log {
         Ok(segment)
     }
 
+    /// Where the log lies.
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
     /// All segments, in order.
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.read().clone()

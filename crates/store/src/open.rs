@@ -138,6 +138,23 @@ pub fn open(
         }
     };
 
+    // The log reaches as far as the checkpoint says, and by the same blocks.
+    if start.tip.height.0 > 0 {
+        let place = blocks.place(start.tip.height)?;
+        let (segment, record) = log.record(place)?;
+        let hash = record
+            .hash()
+            .map_err(|flaw| segment.damaged(place.offset, flaw))?;
+        let end = (place.segment, place.offset + record.prefix.stride());
+        if hash != start.tip.hash || end != (start.segment, start.offset) {
+            let what = format!(
+                "the checkpoint names another block at height {}",
+                start.tip.height
+            );
+            return Err(StoreError::damaged(&segment.path, place.offset, what));
+        }
+    }
+
     // Where reading begins: behind the checkpoint, or where the index ends if that is earlier.
     let (from, parent) = if through < start.tip.height {
         let place = blocks.place(through.next())?;
@@ -195,7 +212,9 @@ pub fn open(
             }
             let rejected = record.rejected().map_err(at)?;
             entries.rejected(&rejected, height, &mut fresh);
-            index.add(height, &fresh, options.run_entries)?;
+            if index.add(height, &fresh) >= options.run_entries {
+                index.seal()?;
+            }
         }
         if height > start.tip.height {
             blocks.write(height, place)?;

@@ -171,6 +171,13 @@ impl Writer {
         self.entries
             .rejected(&stored.rejected, height, &mut self.fresh);
         self.shared.blocks.write(height, appended.place)?;
+        let index = self
+            .index
+            .as_ref()
+            .expect("the index is there until the writer closes");
+        // Nothing from here to the new tip can fail, so readers never see half a block. What names a
+        // height above the tip is passed over by them.
+        let indexed = index.add(height, &self.fresh);
         let tip = Tip {
             height,
             hash: appended.hash,
@@ -200,12 +207,10 @@ impl Writer {
                 offset: appended.end.1,
             };
         }
-        let index = self
-            .index
-            .as_ref()
-            .expect("the index is there until the writer closes");
-        index.add(height, &self.fresh, self.options.run_entries)?;
         *self.shared.tip.write() = tip;
+        if indexed >= self.options.run_entries {
+            index.seal()?;
+        }
         self.log_bytes += u64::from(appended.place.length);
         self.checkpoint_if_due()
     }

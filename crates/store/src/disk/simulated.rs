@@ -364,10 +364,14 @@ impl Disk for SimulatedDisk {
         if !state.folders.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let names = state.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(names
-            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-            .collect())
+        let within = state
+            .names
+            .keys()
+            .chain(&state.folders)
+            .filter(|path| path.parent() == Some(dir));
+        let names =
+            within.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {

@@ -177,6 +177,11 @@ impl Record {
         TableEntry::read(&self.bytes[at..at + TABLE_ENTRY_BYTES])
     }
 
+    /// All bytes of the record, padding left out.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The genesis's or the block header's bytes, signature included.
     pub(crate) fn head(&self) -> &[u8] {
         &self.bytes[PREFIX_BYTES..self.prefix.table_start()]

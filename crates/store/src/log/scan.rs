@@ -110,7 +110,7 @@ impl Scan {
                     self.window.clear();
                 }
                 Err(missing) => {
-                    if self.at + 1 < self.segments.len() || self.valid_later(&segment)? {
+                    if self.at + 1 < self.segments.len() || self.later(&segment)?.is_some() {
                         let (at, what) = match missing {
                             Missing::Nothing => {
                                 (0, "records are missing before a later one".into())
@@ -126,6 +126,29 @@ impl Scan {
                 }
             }
         }
+    }
+
+    /// After damage: goes on at the next record that seems sound. False when there is none.
+    pub(crate) fn pass_over_damage(&mut self) -> Result<bool, StoreError> {
+        let segment = self.segments[self.at].clone();
+        if let Some((offset, height)) = self.later(&segment)? {
+            self.offset = offset;
+            self.next = height;
+            return Ok(true);
+        }
+        if self.at + 1 == self.segments.len() {
+            return Ok(false);
+        }
+        self.at += 1;
+        self.offset = SEGMENT_HEADER_BYTES as u64;
+        self.next = self.segments[self.at].first;
+        self.window.clear();
+        Ok(true)
+    }
+
+    /// The height that the next record must have.
+    pub(crate) fn next_height(&self) -> Height {
+        self.next
     }
 
     /// What lies behind the last record. Known when [`Scan::next`] has returned `None`.
@@ -182,8 +205,8 @@ impl Scan {
         }
     }
 
-    /// Whether a sound prefix of this height or a later one lies behind the present offset.
-    fn valid_later(&mut self, segment: &Segment) -> Result<bool, StoreError> {
+    /// Where behind the present offset a sound prefix of this height or a later one lies, and its height.
+    fn later(&mut self, segment: &Segment) -> Result<Option<(u64, Height)>, StoreError> {
         let mut offset = self.offset + ALIGN;
         let height = self.next;
         // Windows overlap by a prefix, so that none is missed on a border.
@@ -195,16 +218,18 @@ impl Scan {
                 if window[start] == 0 {
                     continue;
                 }
-                let prefix = window[start..start + PREFIX_BYTES]
-                    .try_into()
-                    .expect("a prefix's length");
-                if Prefix::read(prefix).is_ok_and(|prefix| prefix.height >= height) {
-                    return Ok(true);
+                let prefix = window[start..]
+                    .first_chunk()
+                    .expect("the range leaves a prefix");
+                if let Ok(prefix) = Prefix::read(prefix)
+                    && prefix.height >= height
+                {
+                    return Ok(Some((offset + start as u64, prefix.height)));
                 }
             }
             offset += (length - PREFIX_BYTES as u64 + 1).next_multiple_of(ALIGN);
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// One beyond the last byte of the segment that is not zero, or the present offset.

@@ -1,0 +1,671 @@
+//! Checking a data directory that no node uses: every byte of the log, every rule again, and whether
+//! what is derived from the log says the same.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use daybook_ledger::{
+    Changes, Height, OutputFacts, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent,
+    Verified, View,
+    block::{Block, BlockHash, Genesis, HEADER_BYTES, Parent},
+    verify_signatures,
+};
+
+use crate::{
+    Options, StoreError, StoredBlock, Tip,
+    blocks::BlockTable,
+    checkpoint,
+    disk::Disk,
+    error::At,
+    index::{
+        Resting,
+        entries::EntryMaker,
+        run::{EntrySum, Run},
+    },
+    log::{Log, Scan, Segment, Start, record::Record},
+    open::{Folders, lock, open, read_genesis},
+    place::Place,
+    unspent::UnspentTable,
+};
+
+/// Findings that are listed; a directory with more is beyond listing.
+pub const FINDINGS_MAX: usize = 1_000;
+
+/// Bytes of unused space looked at together.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// Delete and make anew everything that follows from the log, if the log is sound.
+    pub rebuild: bool,
+    /// Verify every signature of every transaction again, not only the proposers'.
+    pub signatures: bool,
+    /// How the directory is used; of these the rules matter, and the rest for a rebuild.
+    pub store: Options,
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How the chain began.
+    pub genesis: Genesis,
+    /// The last sound block before the first damage.
+    pub tip: Tip,
+    /// Bytes of records read.
+    pub bytes: u64,
+    /// Bytes of an unfinished last write: the next start drops them. Not damage.
+    pub torn_bytes: u64,
+    /// What is wrong, in the order found; at most [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// What was derived from the log was made anew, so that findings in it are no more.
+    pub rebuilt: bool,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// The block concerned, where one is.
+    pub height: Option<Height>,
+    /// What is wrong, in words.
+    pub what: String,
+    /// It is in something that `rebuild` makes anew from the log.
+    pub derived: bool,
+}
+
+impl Report {
+    /// Whether the directory is sound now.
+    pub fn is_sound(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| finding.derived && self.rebuilt)
+    }
+}
+
+/// Checks a data directory that no node uses. `progress` hears of bytes done and bytes in all.
+///
+/// # Errors
+/// `Locked` when a node uses it, `Foreign` when there is no log or one of another version, `Io` when the
+/// operating system refuses. Damage is no error but a finding, except when not even the genesis can be
+/// read.
+pub fn check(
+    dir: &Path,
+    disk: Arc<dyn Disk>,
+    options: &CheckOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Report, StoreError> {
+    let lock = lock(dir, &*disk)?;
+    let folders = Folders::of(dir);
+    folders.create(&*disk)?;
+    let Some((log, _)) = Log::open(&folders.log, disk.clone())? else {
+        return Err(StoreError::Foreign(format!(
+            "{} holds no log",
+            folders.log.display()
+        )));
+    };
+    let genesis = read_genesis(&log)?;
+    let mut check = Check {
+        derived: Derived::open(&folders, &disk, genesis.hash()),
+        ..Check::new(&log, &genesis, options)
+    };
+    let missing = std::mem::take(&mut check.derived.findings);
+    check.log(progress)?;
+    missing.into_iter().for_each(|finding| check.note(finding));
+    check.end();
+    let mut report = check.report;
+    if options.rebuild && report.findings.iter().all(|finding| finding.derived) {
+        for folder in [&folders.index, &folders.checkpoint] {
+            for name in disk.list(folder).at(folder)? {
+                let path = folder.join(name);
+                disk.remove(&path).at(&path)?;
+            }
+            disk.sync_dir(folder).at(folder)?;
+        }
+        drop(lock);
+        let (_, writer, _) = open(dir, disk, &genesis, options.store.clone())?;
+        writer.close()?;
+        report.rebuilt = true;
+    }
+    Ok(report)
+}
+
+/// What is derived from the log, as far as it could be opened.
+#[derive(Default)]
+struct Derived {
+    findings: Vec<Finding>,
+    blocks: Option<BlockTable>,
+    index: Option<Resting>,
+    runs: VecDeque<Arc<Run>>,
+    /// The entries that the first of `runs` should have, up to the present height.
+    sum: EntrySum,
+    checkpoints: Vec<CheckedPoint>,
+}
+
+/// A checkpoint on its way from where it begins to where it is exact.
+struct CheckedPoint {
+    path: PathBuf,
+    header: checkpoint::Header,
+    table: Option<UnspentTable>,
+}
+
+impl Derived {
+    fn open(folders: &Folders, disk: &Arc<dyn Disk>, chain: BlockHash) -> Derived {
+        let mut derived = Derived::default();
+        let mut findings = Vec::new();
+        let paths = checkpoint::list(&folders.checkpoint, &**disk);
+        for path in derived.take(paths, &mut findings).unwrap_or_default() {
+            let header = checkpoint::read_header(&path, &**disk).map(|(header, _)| header);
+            if let Some(header) = derived.take(header, &mut findings) {
+                derived.checkpoints.push(CheckedPoint {
+                    path,
+                    header,
+                    table: None,
+                });
+            }
+        }
+        let index = Resting::open(&folders.index, &**disk, chain);
+        derived.index = derived.take(index, &mut findings).flatten();
+        if let Some(index) = &derived.index {
+            derived.runs = index.runs.clone().into();
+        }
+        let blocks = BlockTable::open(&folders.index, &**disk, chain, Height(0));
+        derived.blocks = derived.take(blocks, &mut findings).flatten();
+        if derived.blocks.is_none() && !derived.checkpoints.is_empty() {
+            let path = folders.index.join(crate::blocks::NAME);
+            let error = StoreError::damaged(
+                &path,
+                0,
+                "the table of blocks is missing or is no such table",
+            );
+            findings.push(Finding::of(&error, None, true));
+        }
+        derived.findings = findings;
+        derived
+    }
+
+    fn take<T>(&self, result: Result<T, StoreError>, findings: &mut Vec<Finding>) -> Option<T> {
+        result
+            .map_err(|error| findings.push(Finding::of(&error, None, true)))
+            .ok()
+    }
+}
+
+impl Finding {
+    fn of(error: &StoreError, height: Option<Height>, derived: bool) -> Finding {
+        let (path, offset, what) = match error {
+            StoreError::Damaged { path, offset, what } => (path.clone(), *offset, what.clone()),
+            StoreError::Io { path, source } => (path.clone(), 0, source.to_string()),
+            StoreError::Foreign(what) => (PathBuf::new(), 0, what.clone()),
+            StoreError::Locked(path) => (path.clone(), 0, error.to_string()),
+        };
+        Finding {
+            path,
+            offset,
+            height,
+            what,
+            derived,
+        }
+    }
+}
+
+struct Check<'c> {
+    log: &'c Log,
+    options: &'c CheckOptions,
+    derived: Derived,
+    report: Report,
+    parser: Parser,
+    view: NaiveView<'c>,
+    parent: Parent,
+    /// False from the first damage on: the state is not known any more.
+    state_known: bool,
+    entries: Option<EntryMaker>,
+}
+
+impl<'c> Check<'c> {
+    fn new(log: &'c Log, genesis: &Genesis, options: &'c CheckOptions) -> Check<'c> {
+        let parent = Parent::of_genesis(genesis);
+        let tip = Tip {
+            height: parent.height,
+            hash: parent.hash,
+            state: parent.state,
+            time: parent.time,
+            transactions: 0,
+        };
+        Check {
+            log,
+            options,
+            derived: Derived::default(),
+            report: Report {
+                genesis: genesis.clone(),
+                tip,
+                bytes: 0,
+                torn_bytes: 0,
+                findings: Vec::new(),
+                rebuilt: false,
+            },
+            parser: Parser::new(options.store.rules.clone()),
+            view: NaiveView {
+                log,
+                outputs: BTreeMap::new(),
+                transactions: BTreeMap::new(),
+            },
+            parent,
+            state_known: true,
+            entries: None,
+        }
+    }
+
+    fn note(&mut self, finding: Finding) {
+        if self.report.findings.len() < FINDINGS_MAX {
+            self.report.findings.push(finding);
+        }
+    }
+
+    fn log(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StoreError> {
+        let segments = self.log.segments();
+        let total = segments.iter().map(|segment| segment.bytes).sum();
+        let mut scan = Scan::new(self.log, Start::BEGINNING)?;
+        self.entries = self
+            .derived
+            .index
+            .as_ref()
+            .map(|index| EntryMaker::new(index.secret));
+        let mut at = scan.end();
+        loop {
+            let (segment, offset) = scan.end();
+            let before: u64 = segments[..segment as usize - 1]
+                .iter()
+                .map(|segment| segment.bytes)
+                .sum();
+            progress(before + offset, total);
+            match scan.next() {
+                Ok(Some((place, record))) => {
+                    let segment = &segments[place.segment as usize - 1];
+                    if place.segment > at.0 {
+                        let left = &segments[at.0 as usize - 1];
+                        self.zeros(left, at.1, left.bytes)?;
+                    }
+                    at = scan.end();
+                    self.zeros(segment, place.offset + u64::from(place.length), at.1)?;
+                    self.report.bytes += record.prefix.stride();
+                    if record.prefix.height.0 > 0 {
+                        self.block(segment, place, &record, scan.end());
+                    } else {
+                        self.at_height(scan.end());
+                    }
+                }
+                Ok(None) => break,
+                Err(error @ StoreError::Damaged { .. }) => {
+                    let height = Some(scan.next_height());
+                    self.note(Finding::of(&error, height, false));
+                    self.state_known = false;
+                    if !scan.pass_over_damage()? {
+                        break;
+                    }
+                    at = scan.end();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.report.torn_bytes = scan.torn().bytes;
+        progress(total, total);
+        Ok(())
+    }
+
+    /// Finds bytes where nothing was written.
+    fn zeros(&mut self, segment: &Segment, from: u64, to: u64) -> Result<(), StoreError> {
+        let mut bytes = vec![0; ZEROS_BYTES.min((to - from) as usize)];
+        let mut offset = from;
+        while offset < to {
+            let piece = ((to - offset) as usize).min(ZEROS_BYTES);
+            segment
+                .file
+                .read_at(&mut bytes[..piece], offset)
+                .reading(&segment.path, offset)?;
+            if let Some(place) = bytes[..piece].iter().position(|byte| *byte != 0) {
+                let error = StoreError::damaged(
+                    &segment.path,
+                    offset + place as u64,
+                    "bytes between records",
+                );
+                self.note(Finding::of(&error, None, false));
+                return Ok(());
+            }
+            offset += piece as u64;
+        }
+        Ok(())
+    }
+
+    /// Checks one block's record; its checksums are right already.
+    fn block(&mut self, segment: &Segment, place: Place, record: &Record, end: (u32, u64)) {
+        let height = record.prefix.height;
+        let mut wrong = Vec::new();
+        match self.read(record) {
+            Err(what) => {
+                wrong.push(what);
+                self.state_known = false;
+            }
+            Ok((stored, mut whats)) => {
+                wrong.append(&mut whats);
+                self.follow(&stored.block, place, &mut wrong);
+                self.indexed(&stored);
+            }
+        }
+        for (at, what) in wrong {
+            let offset = place.offset + at;
+            self.note(Finding {
+                path: segment.path.clone(),
+                offset,
+                height: Some(height),
+                what,
+                derived: false,
+            });
+        }
+        if let Some(blocks) = &self.derived.blocks {
+            match blocks.place(height) {
+                Ok(found) if found == place => {}
+                Ok(_) => {
+                    let what = "the table of blocks names another place".into();
+                    let error = StoreError::Damaged {
+                        path: blocks.path().to_owned(),
+                        offset: 0,
+                        what,
+                    };
+                    self.note(Finding::of(&error, Some(height), true));
+                }
+                Err(error) => {
+                    // Entries behind the checkpoint are written anew at a start.
+                    let needed = self
+                        .derived
+                        .checkpoints
+                        .iter()
+                        .any(|point| point.header.start.tip.height >= height);
+                    if needed {
+                        self.note(Finding::of(&error, Some(height), true));
+                    }
+                }
+            }
+        }
+        self.at_height(end);
+    }
+
+    /// Reads a record's block as if its transactions had just been posted. A flaw that leaves a block
+    /// is listed beside it.
+    fn read(
+        &mut self,
+        record: &Record,
+    ) -> Result<(StoredBlock, Vec<(u64, String)>), (u64, String)> {
+        let header = record.header().map_err(|flaw| (flaw.offset, flaw.what))?;
+        let rejected = record.rejected().map_err(|flaw| (flaw.offset, flaw.what))?;
+        let signature = record.head()[HEADER_BYTES..]
+            .try_into()
+            .expect("header() checked the length");
+        let mut transactions = Vec::with_capacity(record.prefix.count as usize);
+        for index in 0..record.prefix.count {
+            let (at, text) = (record.text_offset(index), record.text(index));
+            let wrong = |what: String| (at, format!("transaction {index}: {what}"));
+            let transaction = self
+                .parser
+                .parse(text.clone())
+                .map_err(|error| wrong(error.to_string()))?;
+            if *transaction.canonical() != text {
+                return Err(wrong("the text is not canonical".into()));
+            }
+            transactions.push(transaction);
+        }
+        let mut wrong = Vec::new();
+        let transactions = if self.options.signatures {
+            verify_signatures(transactions, &mut rand::rng())
+                .into_iter()
+                .enumerate()
+                .map(|(index, verified)| {
+                    let unproven = |unproven: daybook_ledger::Unproven<Transaction>| {
+                        let at = record.text_offset(index as u32);
+                        wrong.push((at, format!("transaction {index}: a signature is wrong")));
+                        Verified::from_stored(unproven.0)
+                    };
+                    Arc::new(verified.unwrap_or_else(unproven))
+                })
+                .collect()
+        } else {
+            transactions
+                .into_iter()
+                .map(|transaction| Arc::new(Verified::from_stored(transaction)))
+                .collect()
+        };
+        Ok((
+            StoredBlock {
+                block: Block {
+                    header,
+                    signature,
+                    transactions,
+                },
+                rejected,
+            },
+            wrong,
+        ))
+    }
+
+    /// Checks that the block continues the chain and that every transaction may follow the state.
+    fn follow(&mut self, block: &Block, place: Place, wrong: &mut Vec<(u64, String)>) {
+        let header = &block.header;
+        if let Err(error) = block.check() {
+            wrong.push((0, error.to_string()));
+        }
+        if !self
+            .report
+            .genesis
+            .validators
+            .iter()
+            .any(|validator| validator.key == header.proposer)
+        {
+            wrong.push((0, format!("{} may not propose blocks", header.proposer)));
+        }
+        if header.chain != self.parent.chain {
+            wrong.push((0, "the block is of another chain".into()));
+        }
+        let continues = header.height == self.parent.height.next();
+        if continues && header.parent != self.parent.hash {
+            wrong.push((
+                0,
+                "the block does not name the one before it as its parent".into(),
+            ));
+        }
+        if continues && header.time <= self.parent.time {
+            wrong.push((0, "the block's time is not after its parent's".into()));
+        }
+        if self.state_known {
+            if header.parent_state != self.parent.state {
+                wrong.push((0, "the block follows another state".into()));
+            }
+            let mut overlay = Overlay::new(&self.view);
+            for (index, transaction) in block.transactions.iter().enumerate() {
+                if let Err(rejection) = overlay.apply(transaction.clone()) {
+                    wrong.push((
+                        0,
+                        format!("transaction {index} does not apply: {rejection}"),
+                    ));
+                }
+            }
+            let changes = overlay.into_changes();
+            self.view.follow(block, place, &changes);
+            self.report.tip = Tip {
+                height: header.height,
+                hash: header.hash(),
+                state: block.state(),
+                time: header.time,
+                transactions: self.report.tip.transactions + block.transactions.len() as u64,
+            };
+            for point in &mut self.derived.checkpoints {
+                if let Some(table) = &mut point.table {
+                    for (output, unspent) in &changes.outputs {
+                        match unspent {
+                            Some(unspent) => table.insert(output, *unspent),
+                            None => table.remove(output),
+                        };
+                    }
+                }
+            }
+        }
+        self.parent = block.as_parent();
+    }
+
+    /// Adds the block's entries to what the run that covers it should have.
+    fn indexed(&mut self, stored: &StoredBlock) {
+        let height = stored.block.header.height;
+        let (Some(entries), Some(run)) = (&mut self.entries, self.derived.runs.front()) else {
+            return;
+        };
+        if !(run.facts.from..=run.facts.to).contains(&height) {
+            return;
+        }
+        let mut fresh = Vec::new();
+        for (index, transaction) in (0..).zip(&stored.block.transactions) {
+            entries.transaction(transaction, height, index, &mut fresh);
+        }
+        entries.rejected(&stored.rejected, height, &mut fresh);
+        for (key, value) in fresh {
+            self.derived.sum.add(key, value);
+        }
+    }
+
+    /// Compares what says something of the height just reached; the log goes on at `end`.
+    fn at_height(&mut self, end: (u32, u64)) {
+        let height = self.parent.height;
+        if self.state_known {
+            let mut points = std::mem::take(&mut self.derived.checkpoints);
+            for point in &mut points {
+                if let Err(error) = self.compare(point, end) {
+                    self.note(Finding::of(&error, Some(height), true));
+                    point.table = None;
+                }
+            }
+            self.derived.checkpoints = points;
+        }
+        while let Some(run) = self.derived.runs.pop_front_if(|run| run.facts.to <= height) {
+            let should = std::mem::take(&mut self.derived.sum);
+            let error = match run.check() {
+                Ok(sum) if sum == should || !self.state_known => continue,
+                Ok(_) => StoreError::damaged(
+                    run.path(),
+                    0,
+                    "the run has other entries than its blocks give",
+                ),
+                Err(error) => error,
+            };
+            self.note(Finding::of(&error, None, true));
+        }
+    }
+
+    fn compare(&self, point: &mut CheckedPoint, end: (u32, u64)) -> Result<(), StoreError> {
+        let (height, header) = (self.report.tip.height, point.header);
+        for mark in [header.start, header.end] {
+            if mark.tip.height == height
+                && (mark.tip != self.report.tip || (mark.segment, mark.offset) != end)
+            {
+                return Err(StoreError::damaged(
+                    &point.path,
+                    0,
+                    "the checkpoint names another block than the log has",
+                ));
+            }
+        }
+        if header.start.tip.height == height {
+            let (_, file) = checkpoint::read_header(&point.path, self.log.disk())?;
+            point.table = Some(checkpoint::load(&point.path, &header, &*file)?);
+        }
+        if header.end.tip.height == height
+            && let Some(table) = point.table.take()
+        {
+            let same = table.len() == self.view.outputs.len()
+                && table
+                    .iter()
+                    .all(|(output, unspent)| self.view.outputs.get(&output) == Some(&unspent));
+            if !same {
+                return Err(StoreError::damaged(
+                    &point.path,
+                    0,
+                    "the checkpoint has other outputs than the log gives",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what is derived with where the log ended.
+    fn end(&mut self) {
+        let end = self.parent.height;
+        let checkpoints = self
+            .derived
+            .checkpoints
+            .iter()
+            .map(|point| (point.header.end.tip.height, "a checkpoint"));
+        let index = self
+            .derived
+            .index
+            .iter()
+            .map(|index| (index.through, "the index"));
+        let furthest = checkpoints.chain(index).max();
+        // Not derived: the log has lost blocks that it once had.
+        if let Some((height, who)) = furthest.filter(|(height, _)| *height > end) {
+            let segments = self.log.segments();
+            let last = segments.last().expect("a log has a first segment");
+            let what =
+                format!("the log ends at height {end}, and {who} says that it reached {height}");
+            self.note(Finding {
+                path: last.path.clone(),
+                offset: 0,
+                height: Some(end),
+                what,
+                derived: false,
+            });
+        }
+    }
+}
+
+/// The ledger in ordered maps, texts left in the log: slow, obvious, and the judge of the store.
+struct NaiveView<'l> {
+    log: &'l Log,
+    outputs: BTreeMap<OutputRef, Unspent>,
+    transactions: BTreeMap<TransactionId, (Place, u32)>,
+}
+
+impl NaiveView<'_> {
+    fn follow(&mut self, block: &Block, place: Place, changes: &Changes) {
+        for (index, transaction) in (0..).zip(&block.transactions) {
+            self.transactions.insert(transaction.id(), (place, index));
+        }
+        for (output, unspent) in &changes.outputs {
+            match unspent {
+                Some(unspent) => self.outputs.insert(*output, *unspent),
+                None => self.outputs.remove(output),
+            };
+        }
+    }
+}
+
+impl View for NaiveView<'_> {
+    fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
+        self.outputs.get(output).copied()
+    }
+
+    fn is_committed(&self, transaction: &TransactionId) -> bool {
+        self.transactions.contains_key(transaction)
+    }
+
+    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
+        let (place, index) = self.transactions.get(&output.transaction)?;
+        // Its checksums were found right a moment ago; if it cannot be read now, the rules will say that
+        // an output is missing, which is a finding.
+        let text = self.log.text(*place, *index).ok()?;
+        let transaction = Parser::new(Default::default()).parse_stored(text).ok()?;
+        OutputFacts::of(&transaction, output.index)
+    }
+}
