@@ -14,7 +14,11 @@ pub struct Amount(u64);
 impl Amount {
     /// The amount of `units`, or `None` when it is zero or above [`AMOUNT_MAX`].
     pub const fn new(units: u64) -> Option<Amount> {
-        if units == 0 || units > AMOUNT_MAX { None } else { Some(Amount(units)) }
+        if units == 0 || units > AMOUNT_MAX {
+            None
+        } else {
+            Some(Amount(units))
+        }
     }
 
     /// The count of units.

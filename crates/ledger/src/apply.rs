@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::digest;
 
 use crate::{
-    Amount, AssetId, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction, TransactionId,
-    Unproven, Verified, condition::Condition,
+    Amount, AssetId, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction,
+    TransactionId, Unproven, Verified, condition::Condition,
 };
 
 /// A commitment to the asset and the condition of an output: SHA-256 of asset id and condition
@@ -113,8 +113,17 @@ impl Changes {
             }
         }
         for (index, output) in (0..).zip(transaction.outputs()) {
-            let unspent = Unspent { amount: output.amount, lock: output.lock };
-            self.outputs.insert(OutputRef { transaction: id, index }, Some(unspent));
+            let unspent = Unspent {
+                amount: output.amount,
+                lock: output.lock,
+            };
+            self.outputs.insert(
+                OutputRef {
+                    transaction: id,
+                    index,
+                },
+                Some(unspent),
+            );
         }
         self.transactions.insert(id, transaction);
     }
@@ -159,7 +168,9 @@ impl<'v, V: View + ?Sized> Overlay<'v, V> {
 
 impl<V: View + ?Sized> View for Overlay<'_, V> {
     fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
-        self.changes.unspent(output).unwrap_or_else(|| self.view.unspent(output))
+        self.changes
+            .unspent(output)
+            .unwrap_or_else(|| self.view.unspent(output))
     }
 
     fn is_committed(&self, transaction: &TransactionId) -> bool {
@@ -167,7 +178,9 @@ impl<V: View + ?Sized> View for Overlay<'_, V> {
     }
 
     fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        self.changes.output(output).or_else(|| self.view.output(output))
+        self.changes
+            .output(output)
+            .or_else(|| self.view.output(output))
     }
 }
 
@@ -182,7 +195,9 @@ pub fn decide(view: &impl View, transaction: &Verified<Transaction>) -> Result<(
 /// Names the error of a transaction whose signatures are wrong: what stands before signatures in the
 /// order of section 6.6 is told first.
 pub fn decide_unproven(view: &impl View, transaction: &Unproven<Transaction>) -> Rejection {
-    decide_state(view, &transaction.0).err().unwrap_or_else(invalid_signature)
+    decide_state(view, &transaction.0)
+        .err()
+        .unwrap_or_else(invalid_signature)
 }
 
 fn decide_state(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
@@ -213,7 +228,9 @@ fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Re
     let mut fits = true;
     for input in transaction.inputs() {
         let output = spent_output(input);
-        let unspent = view.unspent(&output).ok_or_else(|| not_spendable(view, &output))?;
+        let unspent = view
+            .unspent(&output)
+            .ok_or_else(|| not_spendable(view, &output))?;
         spent = sum(spent, unspent.amount);
         fits &= unspent.lock == Lock::new(&asset, &input.fulfillment.condition.fingerprint);
     }
@@ -222,7 +239,10 @@ fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Re
         let inputs = facts_of_inputs(view, transaction)?;
         refuse_foreign_assets(&inputs, &asset)?;
     }
-    let made = transaction.outputs().iter().fold(0, |made, output| sum(made, output.amount));
+    let made = transaction
+        .outputs()
+        .iter()
+        .fold(0, |made, output| sum(made, output.amount));
     if spent != made {
         return Err(Rejection::new(
             RejectionClass::AmountError,
@@ -231,15 +251,23 @@ fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Re
             ),
         ));
     }
-    if fits { Ok(()) } else { Err(invalid_signature()) }
+    if fits {
+        Ok(())
+    } else {
+        Err(invalid_signature())
+    }
 }
 
 /// COMPOSE (section 8): consumes every named asset's inputs and makes one new asset.
 fn decide_compose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
     let inputs = spendable_inputs(view, transaction)?;
     let named = transaction.consumed_assets();
-    let every_input_named = inputs.iter().all(|input| !input.part && named.contains(&input.asset));
-    let every_name_consumed = named.iter().all(|asset| inputs.iter().any(|input| input.asset == *asset));
+    let every_input_named = inputs
+        .iter()
+        .all(|input| !input.part && named.contains(&input.asset));
+    let every_name_consumed = named
+        .iter()
+        .all(|asset| inputs.iter().any(|input| input.asset == *asset));
     if !every_input_named || !every_name_consumed || named.contains(&transaction.asset()) {
         return Err(foreign_asset());
     }
@@ -250,28 +278,41 @@ fn decide_compose(view: &impl View, transaction: &Transaction) -> Result<(), Rej
 fn decide_decompose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
     let inputs = spendable_inputs(view, transaction)?;
     let named = transaction.consumed_assets();
-    if inputs.iter().any(|input| input.part || !named.contains(&input.asset)) {
+    if inputs
+        .iter()
+        .any(|input| input.part || !named.contains(&input.asset))
+    {
         return Err(foreign_asset());
     }
     // The whole supply was made by the transaction that the asset is named after: assets never grow.
-    let consumed = inputs.iter().fold(0, |consumed, input| sum(consumed, input.amount));
+    let consumed = inputs
+        .iter()
+        .fold(0, |consumed, input| sum(consumed, input.amount));
     let mut supply: u128 = 0;
     for asset in named {
         let made = (0..).map_while(|index| {
-            view.output(&OutputRef { transaction: asset.as_transaction(), index })
+            view.output(&OutputRef {
+                transaction: asset.as_transaction(),
+                index,
+            })
         });
         supply = made.fold(supply, |supply, output| sum(supply, output.amount));
     }
     if consumed != supply {
         return Err(Rejection::new(
             RejectionClass::AmountError,
-            format!("DECOMPOSE consumes an asset entirely: the inputs hold `{consumed}` of `{supply}`"),
+            format!(
+                "DECOMPOSE consumes an asset entirely: the inputs hold `{consumed}` of `{supply}`"
+            ),
         ));
     }
     refuse_wrong_conditions(transaction, &inputs)
 }
 
-fn spendable_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<OutputFacts>, Rejection> {
+fn spendable_inputs(
+    view: &impl View,
+    transaction: &Transaction,
+) -> Result<Vec<OutputFacts>, Rejection> {
     for input in transaction.inputs() {
         let output = spent_output(input);
         if view.unspent(&output).is_none() {
@@ -282,7 +323,10 @@ fn spendable_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<O
     facts_of_inputs(view, transaction)
 }
 
-fn facts_of_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<OutputFacts>, Rejection> {
+fn facts_of_inputs(
+    view: &impl View,
+    transaction: &Transaction,
+) -> Result<Vec<OutputFacts>, Rejection> {
     let facts = |input| {
         let output = spent_output(input);
         view.output(&output).ok_or_else(|| unknown_input(&output))
@@ -291,12 +335,16 @@ fn facts_of_inputs(view: &impl View, transaction: &Transaction) -> Result<Vec<Ou
 }
 
 fn spent_output(input: &Input) -> OutputRef {
-    input.spends.expect("the parser gives every input but a CREATE's an output to spend")
+    input
+        .spends
+        .expect("the parser gives every input but a CREATE's an output to spend")
 }
 
 /// Sums of at most 65,535 amounts below 2⁶³ fit 128 bits with room to spare.
 fn sum(units: u128, amount: Amount) -> u128 {
-    units.checked_add(u128::from(amount.units())).expect("65,535 amounts stay below 2^79")
+    units
+        .checked_add(u128::from(amount.units()))
+        .expect("65,535 amounts stay below 2^79")
 }
 
 fn refuse_repeated_inputs(transaction: &Transaction) -> Result<(), Rejection> {
@@ -320,15 +368,26 @@ fn refuse_foreign_assets(inputs: &[OutputFacts], asset: &AssetId) -> Result<(), 
             "All inputs of all transactions passed need to have the same asset id",
         ));
     }
-    if inputs.iter().any(|input| input.part || input.asset != *asset) {
+    if inputs
+        .iter()
+        .any(|input| input.part || input.asset != *asset)
+    {
         return Err(foreign_asset());
     }
     Ok(())
 }
 
-fn refuse_wrong_conditions(transaction: &Transaction, inputs: &[OutputFacts]) -> Result<(), Rejection> {
-    let opens = |(input, output): (&Input, &OutputFacts)| input.fulfillment.condition == output.condition;
-    if transaction.inputs().iter().zip(inputs).all(opens) { Ok(()) } else { Err(invalid_signature()) }
+fn refuse_wrong_conditions(
+    transaction: &Transaction,
+    inputs: &[OutputFacts],
+) -> Result<(), Rejection> {
+    let opens =
+        |(input, output): (&Input, &OutputFacts)| input.fulfillment.condition == output.condition;
+    if transaction.inputs().iter().zip(inputs).all(opens) {
+        Ok(())
+    } else {
+        Err(invalid_signature())
+    }
 }
 
 fn not_spendable(view: &impl View, output: &OutputRef) -> Rejection {
@@ -356,5 +415,8 @@ fn foreign_asset() -> Rejection {
 }
 
 fn invalid_signature() -> Rejection {
-    Rejection::new(RejectionClass::InvalidSignature, "Transaction signature is invalid.")
+    Rejection::new(
+        RejectionClass::InvalidSignature,
+        "Transaction signature is invalid.",
+    )
 }

@@ -140,16 +140,29 @@ impl Genesis {
         }
         let name = usize::from(u16::from_le_bytes(reader.take()?));
         let chain = reader.slice(name)?;
-        let chain = std::str::from_utf8(chain).map_err(|_| BlockError::Format)?.to_owned();
+        let chain = std::str::from_utf8(chain)
+            .map_err(|_| BlockError::Format)?
+            .to_owned();
         let time = BlockTime(u64::from_le_bytes(reader.take()?));
         let count = u16::from_le_bytes(reader.take()?);
         let validators = (0..count)
             .map(|_| {
                 let key = PublicKey(reader.take()?);
-                Ok(Validator { key, power: u64::from_le_bytes(reader.take()?) })
+                Ok(Validator {
+                    key,
+                    power: u64::from_le_bytes(reader.take()?),
+                })
             })
             .collect::<Result<_, BlockError>>()?;
-        if reader.0.is_empty() { Ok(Genesis { chain, time, validators }) } else { Err(BlockError::Format) }
+        if reader.0.is_empty() {
+            Ok(Genesis {
+                chain,
+                time,
+                validators,
+            })
+        } else {
+            Err(BlockError::Format)
+        }
     }
 
     /// What the first block names as its parent, and every block as its chain.
@@ -173,7 +186,9 @@ impl Header {
         bytes.push(u8::from(self.parent_state.0.is_some()));
         bytes.extend_from_slice(&self.parent_state.0.unwrap_or_default());
         bytes.extend_from_slice(&self.count.to_le_bytes());
-        bytes.try_into().expect("the members above add up to HEADER_BYTES")
+        bytes
+            .try_into()
+            .expect("the members above add up to HEADER_BYTES")
     }
 
     /// Reads what [`Header::to_bytes`] wrote.
@@ -221,17 +236,26 @@ impl Block {
             time: time.max(BlockTime(after.time.0.saturating_add(1))),
             parent: after.hash,
             proposer: proposer.public_key(),
-            transactions_root: merkle::root(transactions.iter().map(|transaction| transaction.id().0)),
+            transactions_root: merkle::root(
+                transactions.iter().map(|transaction| transaction.id().0),
+            ),
             parent_state: after.state,
-            count: u32::try_from(transactions.len()).expect("a block's size is bounded far below 2^32"),
+            count: u32::try_from(transactions.len())
+                .expect("a block's size is bounded far below 2^32"),
         };
         let signature = proposer.sign(&signed_bytes(&header.hash()));
-        Block { header, signature, transactions }
+        Block {
+            header,
+            signature,
+            transactions,
+        }
     }
 
     /// The state after this block.
     pub fn state(&self) -> StateHash {
-        self.header.parent_state.next(self.transactions.iter().map(|transaction| transaction.id()))
+        self.header
+            .parent_state
+            .next(self.transactions.iter().map(|transaction| transaction.id()))
     }
 
     /// What the next block follows.
@@ -253,8 +277,11 @@ impl Block {
         if u32::try_from(self.transactions.len()) != Ok(self.header.count) {
             return Err(BlockError::Count);
         }
-        if merkle::root(self.transactions.iter().map(|transaction| transaction.id().0))
-            != self.header.transactions_root
+        if merkle::root(
+            self.transactions
+                .iter()
+                .map(|transaction| transaction.id().0),
+        ) != self.header.transactions_root
         {
             return Err(BlockError::Root);
         }
@@ -284,14 +311,24 @@ impl Parent {
     /// The beginning of the chain.
     pub fn of_genesis(genesis: &Genesis) -> Parent {
         let hash = genesis.hash();
-        Parent { chain: hash, height: Height(0), time: genesis.time, hash, state: StateHash(None) }
+        Parent {
+            chain: hash,
+            height: Height(0),
+            time: genesis.time,
+            hash,
+            state: StateHash(None),
+        }
     }
 }
 
 impl Height {
     /// The height after this one.
     pub const fn next(self) -> Height {
-        Height(self.0.checked_add(1).expect("a block a nanosecond fills 64 bits in 584 years"))
+        Height(
+            self.0
+                .checked_add(1)
+                .expect("a block a nanosecond fills 64 bits in 584 years"),
+        )
     }
 }
 
@@ -310,7 +347,9 @@ impl StateHash {
         }
         let block = hex::encode(digest(&SHA3_256, &text));
         let chained = digest(&SHA3_256, format!("{self}{block}").as_bytes());
-        StateHash(Some(chained.as_ref().try_into().expect("SHA3-256 has 32 bytes")))
+        StateHash(Some(
+            chained.as_ref().try_into().expect("SHA3-256 has 32 bytes"),
+        ))
     }
 }
 
@@ -358,7 +397,10 @@ struct Reader<'b>(&'b [u8]);
 
 impl<'b> Reader<'b> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], BlockError> {
-        Ok(self.slice(N)?.try_into().expect("the slice has the length asked for"))
+        Ok(self
+            .slice(N)?
+            .try_into()
+            .expect("the slice has the length asked for"))
     }
 
     fn slice(&mut self, length: usize) -> Result<&'b [u8], BlockError> {
@@ -373,7 +415,10 @@ fn signed_bytes(hash: &BlockHash) -> Vec<u8> {
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
-    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    digest(&SHA256, bytes)
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]
@@ -387,14 +432,16 @@ mod tests {
     /// The check values of section 10: vectors 01 then 08, one block each.
     #[test]
     fn the_state_is_chained_as_the_reference_chains_it() {
-        let first = StateHash(None)
-            .next([id("0c8be0e51ddd671a5b32da2e5ecd65c4ba0d68fef13d8c0de5df8fd2fba4bd47")]);
+        let first = StateHash(None).next([id(
+            "0c8be0e51ddd671a5b32da2e5ecd65c4ba0d68fef13d8c0de5df8fd2fba4bd47",
+        )]);
         assert_eq!(
             first.to_string(),
             "5033ab4e3a80a9d911e2a16d3c4c4f7426ed613241eeb9348eac380b399ba755"
         );
-        let second =
-            first.next([id("8aa200c71fc3f05a69f30ae2f0633c8b069e0af70c8ff47df4d5a0c0464a9c0d")]);
+        let second = first.next([id(
+            "8aa200c71fc3f05a69f30ae2f0633c8b069e0af70c8ff47df4d5a0c0464a9c0d",
+        )]);
         assert_eq!(
             second.to_string(),
             "9f0f6289dc6fde37b1596beed31302bae5cbd4b3eecbe7a831ead9604b71cac1"
@@ -416,20 +463,38 @@ mod tests {
         let bytes = genesis().to_bytes();
         assert_eq!(Genesis::from_bytes(&bytes), Ok(genesis()));
         for length in 0..bytes.len() {
-            assert_eq!(Genesis::from_bytes(&bytes[..length]), Err(BlockError::Format));
+            assert_eq!(
+                Genesis::from_bytes(&bytes[..length]),
+                Err(BlockError::Format)
+            );
         }
-        assert_eq!(Genesis::from_bytes(&[&bytes[..], &[0]].concat()), Err(BlockError::Format));
+        assert_eq!(
+            Genesis::from_bytes(&[&bytes[..], &[0]].concat()),
+            Err(BlockError::Format)
+        );
     }
 
     #[test]
     fn a_sealed_block_follows_its_parent_and_proves_its_proposer() {
         let parent = Parent::of_genesis(&genesis());
-        let mut block = Block::seal(&parent, BlockTime(5), vec![], &SigningKey::from_seed([7; 32]));
+        let mut block = Block::seal(
+            &parent,
+            BlockTime(5),
+            vec![],
+            &SigningKey::from_seed([7; 32]),
+        );
         assert_eq!(block.header.height, Height(1));
         assert_eq!(block.header.parent, genesis().hash());
-        assert_eq!(block.header.time, BlockTime(1_001), "time never stands still");
+        assert_eq!(
+            block.header.time,
+            BlockTime(1_001),
+            "time never stands still"
+        );
         assert_eq!(block.check(), Ok(()));
-        assert_eq!(Header::from_bytes(&block.header.to_bytes()), Ok(block.header.clone()));
+        assert_eq!(
+            Header::from_bytes(&block.header.to_bytes()),
+            Ok(block.header.clone())
+        );
         block.header.time = BlockTime(1_002);
         assert_eq!(block.check(), Err(BlockError::Signature));
         block.header.count = 1;
@@ -445,6 +510,9 @@ mod tests {
             vec![],
             &SigningKey::from_seed([7; 32]),
         );
-        assert_eq!(block.header.hash().to_string(), "bbb183667672b1748613d8226f86bcebb83a125360a897b1c97cf387ee50bf07");
+        assert_eq!(
+            block.header.hash().to_string(),
+            "bbb183667672b1748613d8226f86bcebb83a125360a897b1c97cf387ee50bf07"
+        );
     }
 }

@@ -7,7 +7,10 @@ pub type Hash = [u8; 32];
 
 /// The root over `leaves`, each given as its data. The root of no leaves is the hash of nothing.
 pub fn root<L: AsRef<[u8]>>(leaves: impl IntoIterator<Item = L>) -> Hash {
-    let mut level: Vec<Hash> = leaves.into_iter().map(|leaf| hash_leaf(leaf.as_ref())).collect();
+    let mut level: Vec<Hash> = leaves
+        .into_iter()
+        .map(|leaf| hash_leaf(leaf.as_ref()))
+        .collect();
     if level.is_empty() {
         return bytes(digest(&SHA256, b""));
     }

@@ -102,15 +102,24 @@ mod tests {
 
     #[test]
     fn what_waits_becomes_the_next_block_and_the_last_one_is_not_overlapped() {
-        let mut book = Book { blocks: vec![], room: 9 };
-        let done = Solo.run(&mut Script(vec![vec![1, 2, 3], vec![4], vec![5]]), &mut book);
+        let mut book = Book {
+            blocks: vec![],
+            room: 9,
+        };
+        let done = Solo.run(
+            &mut Script(vec![vec![1, 2, 3], vec![4], vec![5]]),
+            &mut book,
+        );
         assert_eq!(done, Ok(()));
         assert_eq!(book.blocks, [(vec![1, 3], true), (vec![5], false)]);
     }
 
     #[test]
     fn nothing_follows_a_block_that_could_not_be_written() {
-        let mut book = Book { blocks: vec![], room: 1 };
+        let mut book = Book {
+            blocks: vec![],
+            room: 1,
+        };
         let done = Solo.run(&mut Script(vec![vec![1], vec![3], vec![5]]), &mut book);
         assert_eq!(done, Err(Halted));
         assert_eq!(book.blocks.len(), 1);

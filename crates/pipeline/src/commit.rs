@@ -34,8 +34,12 @@ impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, writer: Writer) -> (Arc<Committer>, Receiver<Built>) {
         let (waiting, blocks) = bounded(WAITING_BLOCKS_MAX);
         let writer = Mutex::new(Some(writer));
-        let committer =
-            Committer { shared, writer, under_way: AtomicUsize::new(0), waiting };
+        let committer = Committer {
+            shared,
+            writer,
+            under_way: AtomicUsize::new(0),
+            waiting,
+        };
         (Arc::new(committer), blocks)
     }
 
@@ -71,7 +75,11 @@ impl Committer {
     }
 
     fn write(&self, built: Built) -> Result<(), Halted> {
-        let Built { block, changes, answers } = built;
+        let Built {
+            block,
+            changes,
+            answers,
+        } = built;
         if let Some(block) = &block {
             let mut slot = self.writer.lock();
             let writer = slot.as_mut().ok_or(Halted)?;

@@ -24,7 +24,10 @@ pub struct Published {
 
 impl Published {
     fn new(block: Arc<StoredBlock>) -> Published {
-        Published { block, frames: Default::default() }
+        Published {
+            block,
+            frames: Default::default(),
+        }
     }
 }
 
@@ -56,7 +59,11 @@ impl Hub {
     /// Nothing kept yet; the store's newest block is at `head`.
     pub(crate) fn new(head: Height, bytes_max: usize) -> Hub {
         Hub {
-            recent: RwLock::new(Recent { head, blocks: VecDeque::new(), bytes: 0 }),
+            recent: RwLock::new(Recent {
+                head,
+                blocks: VecDeque::new(),
+                bytes: 0,
+            }),
             announced: RwLock::new(Some(watch::Sender::new(head))),
             bytes_max,
         }
@@ -108,7 +115,12 @@ impl Hub {
 fn weight(block: &StoredBlock) -> usize {
     /// What a transaction costs beside its text, roughly.
     const PARSED_BYTES: usize = 512;
-    block.block.transactions.iter().map(|t| t.canonical().len() + PARSED_BYTES).sum::<usize>()
+    block
+        .block
+        .transactions
+        .iter()
+        .map(|t| t.canonical().len() + PARSED_BYTES)
+        .sum::<usize>()
         + PARSED_BYTES
 }
 
@@ -123,7 +135,12 @@ pub struct Follower {
 impl Follower {
     pub(crate) fn new(hub: Arc<Hub>, store: Store, from: Height) -> Follower {
         let announced = hub.watch();
-        Follower { hub, store, next: from.max(Height(1)), announced }
+        Follower {
+            hub,
+            store,
+            next: from.max(Height(1)),
+            announced,
+        }
     }
 
     /// The next block; waits when the follower is at the head. Dropping the future loses nothing.
@@ -151,7 +168,10 @@ impl Follower {
             announced.borrow_and_update();
             // A block published after the look above and before the mark just set would not wake this.
             if self.next > self.hub.head() {
-                announced.changed().await.map_err(|_| FollowError::Stopped)?;
+                announced
+                    .changed()
+                    .await
+                    .map_err(|_| FollowError::Stopped)?;
             }
         }
     }

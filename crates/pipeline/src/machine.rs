@@ -55,7 +55,11 @@ struct InFlightView<'f, V> {
 
 impl<V: View> View for InFlightView<'_, V> {
     fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
-        let newest = self.in_flight.iter().rev().find_map(|built| built.changes.unspent(output));
+        let newest = self
+            .in_flight
+            .iter()
+            .rev()
+            .find_map(|built| built.changes.unspent(output));
         newest.unwrap_or_else(|| self.committed.unspent(output))
     }
 
@@ -65,7 +69,11 @@ impl<V: View> View for InFlightView<'_, V> {
     }
 
     fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        let in_flight = self.in_flight.iter().rev().find_map(|built| built.changes.output(output));
+        let in_flight = self
+            .in_flight
+            .iter()
+            .rev()
+            .find_map(|built| built.changes.output(output));
         in_flight.or_else(|| self.committed.output(output))
     }
 }
@@ -78,12 +86,22 @@ impl LedgerMachine {
         proposer: SigningKey,
         parent: Parent,
     ) -> LedgerMachine {
-        LedgerMachine { shared, committer, clock, proposer, parent, in_flight: VecDeque::new() }
+        LedgerMachine {
+            shared,
+            committer,
+            clock,
+            proposer,
+            parent,
+            in_flight: VecDeque::new(),
+        }
     }
 
     fn forget_published(&mut self) {
         let published = self.shared.hub.head();
-        while self.in_flight.front().is_some_and(|built| built.block.block.header.height <= published)
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|built| built.block.block.header.height <= published)
         {
             self.in_flight.pop_front();
         }
@@ -96,13 +114,23 @@ impl LedgerMachine {
         building: &[Arc<Verified<Transaction>>],
     ) -> Result<Option<Position>, StoreError> {
         let find = |height: Height, transactions: &[Arc<Verified<Transaction>>]| {
-            let index = transactions.iter().position(|transaction| transaction.id() == *id)?;
-            Some(Position { height, index: u32::try_from(index).ok()? })
+            let index = transactions
+                .iter()
+                .position(|transaction| transaction.id() == *id)?;
+            Some(Position {
+                height,
+                index: u32::try_from(index).ok()?,
+            })
         };
         let in_flight = self
             .in_flight
             .iter()
-            .map(|built| (built.block.block.header.height, &built.block.block.transactions[..]))
+            .map(|built| {
+                (
+                    built.block.block.header.height,
+                    &built.block.block.transactions[..],
+                )
+            })
             .chain([(self.parent.height.next(), building)])
             .find_map(|(height, transactions)| find(height, transactions));
         match in_flight {
@@ -120,15 +148,21 @@ impl Machine for LedgerMachine {
         self.forget_published();
         let height = self.parent.height.next();
         let mut changes = Changes::default();
-        let mut transactions: Vec<Arc<Verified<Transaction>>> = Vec::with_capacity(candidates.len());
+        let mut transactions: Vec<Arc<Verified<Transaction>>> =
+            Vec::with_capacity(candidates.len());
         let mut answers = Vec::with_capacity(candidates.len());
         let mut refused = Vec::new();
         let mut candidates = candidates.into_iter().peekable();
         while candidates.peek().is_some() {
-            let view =
-                InFlightView { committed: self.shared.store.view(), in_flight: &self.in_flight };
+            let view = InFlightView {
+                committed: self.shared.store.view(),
+                in_flight: &self.in_flight,
+            };
             let mut overlay = Overlay::resume(&view, changes);
-            for Candidate { transaction, ticket } in candidates.by_ref().take(APPLY_TRANSACTIONS_MAX)
+            for Candidate {
+                transaction,
+                ticket,
+            } in candidates.by_ref().take(APPLY_TRANSACTIONS_MAX)
             {
                 let id = transaction.id();
                 match overlay.apply(transaction.clone()) {
@@ -137,7 +171,15 @@ impl Machine for LedgerMachine {
                             .expect("a block holds fewer than 2^32 transactions");
                         let position = Position { height, index };
                         transactions.push(transaction);
-                        answers.push((id, ticket, Outcome::Committed { id, position, repeated: false }));
+                        answers.push((
+                            id,
+                            ticket,
+                            Outcome::Committed {
+                                id,
+                                position,
+                                repeated: false,
+                            },
+                        ));
                     }
                     Err(rejection) => {
                         let repeated = overlay.is_committed(&id);
@@ -150,17 +192,29 @@ impl Machine for LedgerMachine {
 
         let mut lost = Vec::new();
         for (id, ticket, rejection, repeated) in refused {
-            let place = if repeated { self.place_of(&id, &transactions) } else { Ok(None) };
+            let place = if repeated {
+                self.place_of(&id, &transactions)
+            } else {
+                Ok(None)
+            };
             let outcome = match place {
-                Ok(Some(position)) if ticket.door == Door::Bulk => {
-                    Outcome::Committed { id, position, repeated: true }
-                }
+                Ok(Some(position)) if ticket.door == Door::Bulk => Outcome::Committed {
+                    id,
+                    position,
+                    repeated: true,
+                },
                 Ok(place) => {
                     self.shared.count_rejection(&rejection);
                     if place.is_none() && ticket.is_answered() {
-                        lost.push(Rejected { id, rejection: rejection.clone() });
+                        lost.push(Rejected {
+                            id,
+                            rejection: rejection.clone(),
+                        });
                     }
-                    Outcome::Rejected { id: Some(id), rejection }
+                    Outcome::Rejected {
+                        id: Some(id),
+                        rejection,
+                    }
                 }
                 Err(error) => {
                     tracing::error!(%id, %error, "cannot look up a repeated transaction");
@@ -174,12 +228,22 @@ impl Machine for LedgerMachine {
         let block = (!transactions.is_empty() || !lost.is_empty()).then(|| {
             let block = Block::seal(&self.parent, self.clock.now(), transactions, &self.proposer);
             self.parent = block.as_parent();
-            let block = Arc::new(StoredBlock { block, rejected: lost });
-            let in_flight = InFlight { block: block.clone(), changes: changes.clone() };
+            let block = Arc::new(StoredBlock {
+                block,
+                rejected: lost,
+            });
+            let in_flight = InFlight {
+                block: block.clone(),
+                changes: changes.clone(),
+            };
             self.in_flight.push_back(in_flight);
             block
         });
-        Some(Built { block, changes, answers })
+        Some(Built {
+            block,
+            changes,
+            answers,
+        })
     }
 
     fn commit(&mut self, built: Built, overlap: bool) -> Result<(), Halted> {

@@ -53,7 +53,14 @@ pub(crate) fn pair(node: Arc<Shared>, window: usize) -> (Submitter, Outcomes) {
         arrived: Notify::new(),
         taken: Notify::new(),
     });
-    (Submitter { node, mailbox: mailbox.clone(), window }, Outcomes { mailbox })
+    (
+        Submitter {
+            node,
+            mailbox: mailbox.clone(),
+            window,
+        },
+        Outcomes { mailbox },
+    )
 }
 
 impl Submitter {
@@ -92,9 +99,18 @@ impl Submitter {
                 }
             };
             self.mailbox.under_way.fetch_add(1, Ordering::SeqCst);
-            let slip = Slip { mailbox: self.mailbox.clone(), tag, answered: false };
+            let slip = Slip {
+                mailbox: self.mailbox.clone(),
+                tag,
+                answered: false,
+            };
             let reply = Reply::Tagged(slip);
-            let ticket = Ticket { acknowledge, door: Door::Bulk, reply, _permit: permit };
+            let ticket = Ticket {
+                acknowledge,
+                door: Door::Bulk,
+                reply,
+                _permit: permit,
+            };
             ready.push(Submission { text, ticket });
         }
         self.node.queue.push_all(ready);
@@ -137,7 +153,9 @@ impl Outcomes {
             let arrived = self.mailbox.arrived.notified();
             let letters = std::mem::take(&mut *self.mailbox.letters.lock());
             if !letters.is_empty() {
-                self.mailbox.under_way.fetch_sub(letters.len(), Ordering::SeqCst);
+                self.mailbox
+                    .under_way
+                    .fetch_sub(letters.len(), Ordering::SeqCst);
                 self.mailbox.taken.notify_waiters();
                 into.extend(letters);
                 return true;

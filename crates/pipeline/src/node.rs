@@ -122,7 +122,10 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
     let verifiers = options.verify_threads.max(1);
     let shared = Arc::new(Shared {
         queue: Queue::new(verifiers),
-        pool: Arc::new(Pool::new(options.pool_transactions_max, options.pool_bytes_max)),
+        pool: Arc::new(Pool::new(
+            options.pool_transactions_max,
+            options.pool_bytes_max,
+        )),
         pending: Pending::default(),
         hub: Arc::new(Hub::new(tip.height, options.recent_bytes_max)),
         store,
@@ -149,11 +152,17 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
             body();
             drop(guard);
         };
-        thread::Builder::new().name(name.into()).spawn(guarded).map(|thread| threads.push(thread))
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(guarded)
+            .map(|thread| threads.push(thread))
     };
     for _ in 0..verifiers {
         let (shared, rules, feed) = (shared.clone(), options.rules.clone(), feed_sender.clone());
-        spawn("verify", Box::new(move || verify::run(&shared, rules, &feed)))?;
+        spawn(
+            "verify",
+            Box::new(move || verify::run(&shared, rules, &feed)),
+        )?;
     }
     drop(feed_sender);
     // The commit thread goes on until the orderer hangs up its end of the channel, which it does by
@@ -171,8 +180,17 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
         let committer = committer.clone();
         Box::new(move || committer.run(&blocks, &order_ended))
     })?;
-    let node = Node { shared: shared.clone() };
-    Ok((node, Running { shared, committer, threads }))
+    let node = Node {
+        shared: shared.clone(),
+    };
+    Ok((
+        node,
+        Running {
+            shared,
+            committer,
+            threads,
+        },
+    ))
 }
 
 impl Node {
@@ -185,7 +203,12 @@ impl Node {
             Err(NoRoom::Closed) => return Outcome::Stopped,
         };
         let (reply, outcome) = oneshot::channel();
-        let ticket = Ticket { acknowledge, door, reply: Reply::One(reply), _permit: permit };
+        let ticket = Ticket {
+            acknowledge,
+            door,
+            reply: Reply::One(reply),
+            _permit: permit,
+        };
         self.shared.queue.push_all([Submission { text, ticket }]);
         outcome.await.unwrap_or(Outcome::Stopped)
     }
@@ -214,7 +237,9 @@ impl Node {
             return Ok(Status::Pending);
         }
         let rejection = self.shared.store.rejection(id)?;
-        Ok(rejection.map_or(Status::Unknown, |(height, why)| Status::Rejected(height, why)))
+        Ok(rejection.map_or(Status::Unknown, |(height, why)| {
+            Status::Rejected(height, why)
+        }))
     }
 
     /// Every committed block from `from` on, then live; gap-free.
@@ -291,7 +316,8 @@ impl Shared {
     }
 
     pub(crate) fn count_rejection_class(class: RejectionClass) {
-        metrics::counter!("daybook_transactions_rejected_total", "class" => class.name()).increment(1);
+        metrics::counter!("daybook_transactions_rejected_total", "class" => class.name())
+            .increment(1);
     }
 }
 
@@ -302,7 +328,8 @@ struct FailOnPanic(Arc<Shared>);
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.fail("an internal error ended one of the node's threads");
+            self.0
+                .fail("an internal error ended one of the node's threads");
         }
     }
 }

@@ -49,7 +49,10 @@ impl Pool {
         if self.closed.load(Ordering::SeqCst) {
             return Err(NoRoom::Closed);
         }
-        let permit = Permit { pool: self.clone(), bytes };
+        let permit = Permit {
+            pool: self.clone(),
+            bytes,
+        };
         let transactions = self.transactions.fetch_add(1, Ordering::SeqCst) + 1;
         let taken = self.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
         // A transaction larger than the whole room may still enter an empty one.
@@ -97,7 +100,10 @@ impl Pool {
 
     /// Transactions and bytes under way.
     pub(crate) fn load(&self) -> (usize, usize) {
-        (self.transactions.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        (
+            self.transactions.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use daybook_ledger::{Parser, Rules, Transaction, decide, decide_unproven, verify_signatures};
+use daybook_ledger::{Parser, Rules, SignatureChecker, Transaction, decide, decide_unproven};
 use parking_lot::{Condvar, Mutex};
 use rand::rngs::StdRng;
 
@@ -36,8 +36,16 @@ struct QueueState {
 
 impl Queue {
     pub(crate) fn new(verifiers: usize) -> Queue {
-        let state = QueueState { waiting: VecDeque::new(), batch: 0, closed: false };
-        Queue { state: Mutex::new(state), arrived: Condvar::new(), verifiers }
+        let state = QueueState {
+            waiting: VecDeque::new(),
+            batch: 0,
+            closed: false,
+        };
+        Queue {
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            verifiers,
+        }
     }
 
     /// Appends submissions in order. After the close they are dropped, which tells their senders.
@@ -62,7 +70,11 @@ impl Queue {
             }
             self.arrived.wait(&mut state);
         }
-        let share = state.waiting.len().div_ceil(self.verifiers).min(BATCH_TRANSACTIONS_MAX);
+        let share = state
+            .waiting
+            .len()
+            .div_ceil(self.verifiers)
+            .min(BATCH_TRANSACTIONS_MAX);
         let taken = state.waiting.drain(..share).collect();
         let number = state.batch;
         state.batch += 1;
@@ -76,28 +88,33 @@ impl Queue {
     }
 }
 
+/// What a verifier keeps from batch to batch.
+struct Tools {
+    parser: Parser,
+    checker: SignatureChecker,
+    random: StdRng,
+}
+
 /// One verifier's life.
 pub(crate) fn run(shared: &Arc<Shared>, rules: Rules, feed: &FeedSender) {
-    let mut parser = Parser::new(rules);
-    // Batch coefficients must be unpredictable to who makes signatures; the generator is seeded by the
-    // operating system.
-    let mut random: StdRng = rand::make_rng();
+    let mut tools = Tools {
+        parser: Parser::new(rules),
+        checker: SignatureChecker::new(),
+        // Batch coefficients must be unpredictable to who makes signatures; the generator is seeded by
+        // the operating system.
+        random: rand::make_rng(),
+    };
     while let Some((number, submissions)) = shared.queue.take() {
-        let candidates = verify(shared, &mut parser, &mut random, submissions);
+        let candidates = verify(shared, &mut tools, submissions);
         if !feed.send(Batch { number, candidates }) {
             return;
         }
     }
 }
 
-fn verify(
-    shared: &Shared,
-    parser: &mut Parser,
-    random: &mut StdRng,
-    submissions: Vec<Submission>,
-) -> Vec<Candidate> {
-    let (transactions, mut tickets) = parse(parser, submissions);
-    let verified = verify_signatures(transactions, random);
+fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> Vec<Candidate> {
+    let (transactions, mut tickets) = parse(&mut tools.parser, submissions);
+    let verified = tools.checker.verify(transactions, &mut tools.random);
     let mut candidates = Vec::with_capacity(verified.len());
     let mut verified = verified.into_iter().zip(tickets.drain(..)).peekable();
     while verified.peek().is_some() {
@@ -110,14 +127,19 @@ fn verify(
                 }
                 Ok(transaction) if ticket.door == Door::Classic => {
                     let view = view.get_or_insert_with(|| shared.store.view());
-                    decide(view, transaction).err().map(|rejection| (transaction.id(), rejection))
+                    decide(view, transaction)
+                        .err()
+                        .map(|rejection| (transaction.id(), rejection))
                 }
                 Ok(_) => None,
             };
             match (transaction, refused) {
                 (_, Some((id, rejection))) => {
                     shared.count_rejection(&rejection);
-                    ticket.answer(Outcome::Rejected { id: Some(id), rejection });
+                    ticket.answer(Outcome::Rejected {
+                        id: Some(id),
+                        rejection,
+                    });
                 }
                 (Ok(transaction), None) => {
                     let id = transaction.id();
@@ -125,7 +147,10 @@ fn verify(
                     if ticket.acknowledge == Acknowledge::Accepted {
                         ticket.answer(Outcome::Accepted { id });
                     }
-                    candidates.push(Candidate { transaction: Arc::new(transaction), ticket });
+                    candidates.push(Candidate {
+                        transaction: Arc::new(transaction),
+                        ticket,
+                    });
                 }
                 (Err(_), None) => unreachable!("an unproven transaction is always refused"),
             }
@@ -145,7 +170,10 @@ fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>
             }
             Err(rejection) => {
                 Shared::count_rejection_class(rejection.class);
-                ticket.answer(Outcome::Rejected { id: None, rejection });
+                ticket.answer(Outcome::Rejected {
+                    id: None,
+                    rejection,
+                });
             }
         }
     }

@@ -70,35 +70,56 @@ impl Naive {
                     return Err(RejectionClass::DoubleSpend);
                 }
             }
-            let distinct: BTreeSet<&OutputRef> = wish.inputs.iter().map(|(output, _)| output).collect();
+            let distinct: BTreeSet<&OutputRef> =
+                wish.inputs.iter().map(|(output, _)| output).collect();
             if distinct.len() < wish.inputs.len() {
                 return Err(RejectionClass::DoubleSpend);
             }
-            let spent: Vec<&NaiveOutput> =
-                wish.inputs.iter().map(|(output, _)| &self.outputs[output]).collect();
+            let spent: Vec<&NaiveOutput> = wish
+                .inputs
+                .iter()
+                .map(|(output, _)| &self.outputs[output])
+                .collect();
             let held: BTreeSet<AssetId> = spent.iter().map(|output| output.asset).collect();
             if held != wish.named.iter().copied().collect() {
                 return Err(RejectionClass::AssetIdMismatch);
             }
             let composes = wish.outputs[0].asset == wish.id.as_asset();
-            let sum = |outputs: &mut dyn Iterator<Item = u64>| outputs.map(u128::from).sum::<u128>();
+            let sum =
+                |outputs: &mut dyn Iterator<Item = u64>| outputs.map(u128::from).sum::<u128>();
             if !composes
                 && sum(&mut spent.iter().map(|o| o.amount))
                     != sum(&mut wish.outputs.iter().map(|o| o.amount))
             {
                 return Err(RejectionClass::AmountError);
             }
-            if wish.inputs.iter().zip(&spent).any(|((_, opened), output)| *opened != output.owner) {
+            if wish
+                .inputs
+                .iter()
+                .zip(&spent)
+                .any(|((_, opened), output)| *opened != output.owner)
+            {
                 return Err(RejectionClass::InvalidSignature);
             }
         }
-        if wish.proven { Ok(()) } else { Err(RejectionClass::InvalidSignature) }
+        if wish.proven {
+            Ok(())
+        } else {
+            Err(RejectionClass::InvalidSignature)
+        }
     }
 
     fn record(&mut self, wish: &Wish) {
-        self.spent.extend(wish.inputs.iter().map(|(output, _)| *output));
+        self.spent
+            .extend(wish.inputs.iter().map(|(output, _)| *output));
         for (index, output) in (0..).zip(&wish.outputs) {
-            self.outputs.insert(OutputRef { transaction: wish.id, index }, output.clone());
+            self.outputs.insert(
+                OutputRef {
+                    transaction: wish.id,
+                    index,
+                },
+                output.clone(),
+            );
         }
         self.committed.insert(wish.id, self.order.len());
         self.order.push(wish.clone());
@@ -109,7 +130,10 @@ impl Naive {
         let mut found = Vec::new();
         for wish in &self.order {
             for (index, output) in (0..).zip(&wish.outputs) {
-                let place = OutputRef { transaction: wish.id, index };
+                let place = OutputRef {
+                    transaction: wish.id,
+                    index,
+                };
                 if output.owner.keys().contains(key) && self.spent.contains(&place) == spent {
                     found.push(place);
                 }
@@ -132,9 +156,17 @@ struct Wisher {
 impl Wisher {
     fn new(seed: u64) -> Wisher {
         let mut random = StdRng::seed_from_u64(seed);
-        let keys = (0..12).map(|_| SigningKey::from_seed(random.random())).collect();
+        let keys = (0..12)
+            .map(|_| SigningKey::from_seed(random.random()))
+            .collect();
         let parser = Parser::new(Rules::default());
-        Wisher { random, keys, parser, unspent: BTreeMap::new(), made: 0 }
+        Wisher {
+            random,
+            keys,
+            parser,
+            unspent: BTreeMap::new(),
+            made: 0,
+        }
     }
 
     fn key(&mut self) -> PublicKey {
@@ -180,12 +212,21 @@ impl Wisher {
         let issuer = self.keys.choose(&mut self.random).unwrap().clone();
         let transaction = draft.sign_with(&mut self.parser, &[&issuer]).unwrap();
         let asset = transaction.asset();
-        self.wish(&transaction, true, vec![], vec![], with_asset(outputs, asset))
+        self.wish(
+            &transaction,
+            true,
+            vec![],
+            vec![],
+            with_asset(outputs, asset),
+        )
     }
 
     /// A TRANSFER; `fault` 0 is none.
     fn transfer(&mut self, naive: &Naive, fault: u32) -> Option<Wish> {
-        let asset = *self.unspent.keys().nth(self.random.random_range(0..self.unspent.len().max(1)))?;
+        let asset = *self
+            .unspent
+            .keys()
+            .nth(self.random.random_range(0..self.unspent.len().max(1)))?;
         let count = self.random.random_range(1..4);
         let mut spent: Vec<OutputRef> = Vec::new();
         for _ in 0..count {
@@ -195,7 +236,11 @@ impl Wisher {
             }
             let place = self.random.random_range(0..there.len());
             // A wrong TRANSFER leaves its outputs to others.
-            spent.push(if fault == 0 { there.swap_remove(place) } else { there[place] });
+            spent.push(if fault == 0 {
+                there.swap_remove(place)
+            } else {
+                there[place]
+            });
         }
         if self.unspent[&asset].is_empty() {
             self.unspent.remove(&asset);
@@ -203,9 +248,21 @@ impl Wisher {
         let mut named = asset;
         let mut stranger = None;
         match fault {
-            1 | 2 => spent = vec![*naive.spent.iter().nth(self.made as usize % naive.spent.len().max(1))?],
+            1 | 2 => {
+                spent = vec![
+                    *naive
+                        .spent
+                        .iter()
+                        .nth(self.made as usize % naive.spent.len().max(1))?,
+                ]
+            }
             3 => spent.push(*spent.first()?),
-            4 => spent = vec![OutputRef { transaction: TransactionId(self.random.random()), index: 0 }],
+            4 => {
+                spent = vec![OutputRef {
+                    transaction: TransactionId(self.random.random()),
+                    index: 0,
+                }]
+            }
             5 => spent.first_mut()?.index += 60,
             6 => named = *self.unspent.keys().next()?,
             7 => spent.push(*self.unspent.values().next()?.first()?),
@@ -216,11 +273,20 @@ impl Wisher {
             return None;
         }
         let known = |output: &OutputRef| naive.outputs.get(output);
-        let units: u64 = spent.iter().filter_map(known).map(|output| output.amount).sum::<u64>().max(1);
+        let units: u64 = spent
+            .iter()
+            .filter_map(known)
+            .map(|output| output.amount)
+            .sum::<u64>()
+            .max(1);
         let mut left = if fault == 9 { units + 1 } else { units };
         let mut outputs = Vec::new();
         while left > 0 {
-            let amount = if outputs.len() == 3 { left } else { self.random.random_range(1..=left) };
+            let amount = if outputs.len() == 3 {
+                left
+            } else {
+                self.random.random_range(1..=left)
+            };
             outputs.push((amount, self.owner()));
             left -= amount;
         }
@@ -240,7 +306,13 @@ impl Wisher {
         let keys: Vec<SigningKey> = self.keys.clone();
         let keys: Vec<&SigningKey> = keys.iter().collect();
         let transaction = draft.sign_with(&mut self.parser, &keys).unwrap();
-        let wish = self.wish(&transaction, false, inputs, vec![named], with_asset(outputs, named));
+        let wish = self.wish(
+            &transaction,
+            false,
+            inputs,
+            vec![named],
+            with_asset(outputs, named),
+        );
         Some(if fault == 10 { self.spoil(wish) } else { wish })
     }
 
@@ -278,34 +350,63 @@ impl Wisher {
         outputs: Vec<NaiveOutput>,
     ) -> Wish {
         let (id, text) = (transaction.id(), transaction.canonical().clone());
-        Wish { id, text, creates, inputs, named, outputs, proven: true }
+        Wish {
+            id,
+            text,
+            creates,
+            inputs,
+            named,
+            outputs,
+            proven: true,
+        }
     }
 
     /// One bit of the first signature flipped, and the id that belongs to the result.
     fn spoil(&mut self, wish: Wish) -> Wish {
         let mut text = wish.text.to_vec();
         let mark = b"\"fulfillment\":\"";
-        let start = text.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len();
+        let start = text
+            .windows(mark.len())
+            .position(|window| window == mark)
+            .unwrap()
+            + mark.len();
         let at = start + 100;
         text[at] = if text[at] == b'A' { b'B' } else { b'A' };
         let value = Value::parse(&text, 512).unwrap();
         let unnamed = canonical::text_for_id(value.as_object().unwrap());
         let id = TransactionId(canonical::sha3(unnamed.as_bytes()));
-        let text = String::from_utf8(text).unwrap().replace(&wish.id.to_string(), &id.to_string());
-        Wish { id, text: text.into(), proven: false, ..wish }
+        let text = String::from_utf8(text)
+            .unwrap()
+            .replace(&wish.id.to_string(), &id.to_string());
+        Wish {
+            id,
+            text: text.into(),
+            proven: false,
+            ..wish
+        }
     }
 
     /// Outputs of what was committed can be spent from now on.
     fn hear(&mut self, wish: &Wish) {
         for (index, output) in (0..).zip(&wish.outputs) {
-            let place = OutputRef { transaction: wish.id, index };
+            let place = OutputRef {
+                transaction: wish.id,
+                index,
+            };
             self.unspent.entry(output.asset).or_default().push(place);
         }
     }
 }
 
 fn with_asset(outputs: Vec<(u64, Details)>, asset: AssetId) -> Vec<NaiveOutput> {
-    outputs.into_iter().map(|(amount, owner)| NaiveOutput { asset, amount, owner }).collect()
+    outputs
+        .into_iter()
+        .map(|(amount, owner)| NaiveOutput {
+            asset,
+            amount,
+            owner,
+        })
+        .collect()
 }
 
 fn node(folder: &Path) -> (Node, Running) {
@@ -313,7 +414,10 @@ fn node(folder: &Path) -> (Node, Running) {
     let genesis = Genesis {
         chain: "reference".into(),
         time: BlockTime(1),
-        validators: vec![Validator { key: proposer.public_key(), power: 10 }],
+        validators: vec![Validator {
+            key: proposer.public_key(),
+            power: 10,
+        }],
     };
     // Small bounds, so that segments rotate, checkpoints are written and runs merge in this test.
     let options = Options {
@@ -341,13 +445,22 @@ fn compare_state(node: &Node, naive: &Naive, keys: &[SigningKey]) {
                 found.push(output);
                 true
             };
-            store.outputs_of_key(&key.public_key(), Some(spent), each).unwrap();
-            assert_eq!(found, naive.outputs_of(&key.public_key(), spent), "spent: {spent}");
+            store
+                .outputs_of_key(&key.public_key(), Some(spent), each)
+                .unwrap();
+            assert_eq!(
+                found,
+                naive.outputs_of(&key.public_key(), spent),
+                "spent: {spent}"
+            );
         }
     }
     let mut order = naive.order.iter();
     for height in 1..=store.tip().height.0 {
-        let block = store.block(daybook_ledger::Height(height)).unwrap().unwrap();
+        let block = store
+            .block(daybook_ledger::Height(height))
+            .unwrap()
+            .unwrap();
         for transaction in &block.block.transactions {
             let wish = order.next().unwrap();
             assert_eq!(transaction.id(), wish.id);
@@ -359,8 +472,11 @@ fn compare_state(node: &Node, naive: &Naive, keys: &[SigningKey]) {
     let mut units: BTreeMap<AssetId, i128> = BTreeMap::new();
     for wish in &naive.order {
         if wish.outputs[0].asset == wish.id.as_asset() {
-            *units.entry(wish.id.as_asset()).or_default() +=
-                wish.outputs.iter().map(|output| i128::from(output.amount)).sum::<i128>();
+            *units.entry(wish.id.as_asset()).or_default() += wish
+                .outputs
+                .iter()
+                .map(|output| i128::from(output.amount))
+                .sum::<i128>();
             for (output, _) in &wish.inputs {
                 let consumed = &naive.outputs[output];
                 *units.entry(consumed.asset).or_default() -= i128::from(consumed.amount);
@@ -396,7 +512,11 @@ async fn the_ledger_and_its_naive_judge_agree_on_every_transaction_in_bulk() {
         for tag in 0..count {
             let wish = wisher.next(&naive);
             let repeated = naive.committed.contains_key(&wish.id);
-            let verdict = if repeated { Ok(true) } else { naive.decide(&wish).map(|()| false) };
+            let verdict = if repeated {
+                Ok(true)
+            } else {
+                naive.decide(&wish).map(|()| false)
+            };
             if verdict == Ok(false) {
                 naive.record(&wish);
                 wisher.hear(&wish);
@@ -410,7 +530,12 @@ async fn the_ledger_and_its_naive_judge_agree_on_every_transaction_in_bulk() {
     let mut letters = Vec::new();
     while outcomes.next(&mut letters).await {
         for (tag, outcome) in letters.drain(..) {
-            assert!(heard[usize::try_from(tag).unwrap()].replace(outcome).is_none(), "answered once");
+            assert!(
+                heard[usize::try_from(tag).unwrap()]
+                    .replace(outcome)
+                    .is_none(),
+                "answered once"
+            );
         }
     }
     let (naive, expected, keys) = maker.await.unwrap();
@@ -420,35 +545,67 @@ async fn the_ledger_and_its_naive_judge_agree_on_every_transaction_in_bulk() {
     let (mut committed, mut refused) = (0, 0);
     for (tag, (outcome, (id, verdict, proven))) in heard.into_iter().zip(expected).enumerate() {
         match (outcome.unwrap(), verdict) {
-            (Outcome::Committed { id: told, position, repeated: false }, Ok(false)) => {
+            (
+                Outcome::Committed {
+                    id: told,
+                    position,
+                    repeated: false,
+                },
+                Ok(false),
+            ) => {
                 assert_eq!(told, id);
                 assert!(position > last, "#{tag}: {position} follows {last}");
                 last = position;
                 places.insert(id, position);
                 committed += 1;
             }
-            (Outcome::Committed { id: told, position, repeated: true }, Ok(true)) => {
+            (
+                Outcome::Committed {
+                    id: told,
+                    position,
+                    repeated: true,
+                },
+                Ok(true),
+            ) => {
                 assert_eq!((told, Some(&position)), (id, places.get(&id)), "#{tag}");
             }
-            (Outcome::Rejected { id: told, rejection }, Err(class)) => {
+            (
+                Outcome::Rejected {
+                    id: told,
+                    rejection,
+                },
+                Err(class),
+            ) => {
                 assert_eq!(told, Some(id), "#{tag}");
                 // Without proof a transaction never reaches the order; its error is named by what was
                 // committed when it arrived.
-                assert!(rejection.class == class || !proven, "#{tag}: {rejection} is not {class:?}");
+                assert!(
+                    rejection.class == class || !proven,
+                    "#{tag}: {rejection} is not {class:?}"
+                );
                 refused += 1;
             }
             (outcome, verdict) => panic!("#{tag}: {outcome:?}, but the judge says {verdict:?}"),
         }
     }
     println!("{committed} committed, {refused} refused");
-    assert!(committed > count / 2 && refused > count / 20, "the mix has become one-sided");
+    assert!(
+        committed > count / 2 && refused > count / 20,
+        "the mix has become one-sided"
+    );
     compare_state(&node, &naive, &keys);
 
-    tokio::task::spawn_blocking(move || running.stop()).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || running.stop())
+        .await
+        .unwrap()
+        .unwrap();
     drop(node);
     let (node, running) = self::node(folder.path());
     compare_state(&node, &naive, &keys);
-    tokio::task::spawn_blocking(move || running.stop()).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || running.stop())
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -462,18 +619,36 @@ async fn one_after_the_other_even_the_class_of_each_refusal_is_the_judges() {
     for number in 0..1_500 {
         let wish = wisher.next(&naive);
         let verdict = naive.decide(&wish);
-        match (node.submit(wish.text.clone(), Acknowledge::Durable, Door::Classic).await, verdict) {
-            (Outcome::Committed { id, repeated: false, .. }, Ok(())) => {
+        match (
+            node.submit(wish.text.clone(), Acknowledge::Durable, Door::Classic)
+                .await,
+            verdict,
+        ) {
+            (
+                Outcome::Committed {
+                    id,
+                    repeated: false,
+                    ..
+                },
+                Ok(()),
+            ) => {
                 assert_eq!(id, wish.id);
                 naive.record(&wish);
                 wisher.hear(&wish);
             }
             (Outcome::Rejected { id, rejection }, Err(class)) => {
-                assert_eq!((id, rejection.class), (Some(wish.id), class), "#{number}: {rejection}");
+                assert_eq!(
+                    (id, rejection.class),
+                    (Some(wish.id), class),
+                    "#{number}: {rejection}"
+                );
             }
             (outcome, verdict) => panic!("#{number}: {outcome:?}, but the judge says {verdict:?}"),
         }
     }
     compare_state(&node, &naive, &wisher.keys);
-    tokio::task::spawn_blocking(move || running.stop()).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || running.stop())
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -1,0 +1,349 @@
+//! What submitters and followers may rely on.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use daybook_ledger::{
+    BlockTime, Draft, Height, OutputRef, Position, RejectionClass, SigningKey, Transaction,
+    block::{Genesis, Validator},
+    condition::Details,
+    json::Value,
+};
+use daybook_pipeline::{
+    Acknowledge, Clock, Door, FollowError, Node, Outcome, Running, StartOptions, Status, start,
+};
+use daybook_store::{
+    Options,
+    disk::simulated::{Fault, SimulatedDisk},
+};
+
+/// A clock that stands still unless it is set.
+#[derive(Default)]
+struct SetClock(AtomicU64);
+
+impl Clock for SetClock {
+    fn now(&self) -> BlockTime {
+        BlockTime(self.0.load(Ordering::SeqCst))
+    }
+}
+
+struct House {
+    node: Node,
+    running: Running,
+    disk: SimulatedDisk,
+}
+
+fn alice() -> SigningKey {
+    SigningKey::from_seed([1; 32])
+}
+
+fn bob() -> SigningKey {
+    SigningKey::from_seed([2; 32])
+}
+
+fn house(change: impl FnOnce(&mut StartOptions)) -> House {
+    house_on(SimulatedDisk::new(), change)
+}
+
+fn house_on(disk: SimulatedDisk, change: impl FnOnce(&mut StartOptions)) -> House {
+    let proposer = SigningKey::from_seed([9; 32]);
+    let genesis = Genesis {
+        chain: "story".into(),
+        time: BlockTime(1_000),
+        validators: vec![Validator { key: proposer.public_key(), power: 10 }],
+    };
+    let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+    let shared = Arc::new(disk.clone());
+    let (store, writer, _) =
+        daybook_store::open(Path::new("/data"), shared, &genesis, options).unwrap();
+    let mut options = StartOptions::new(proposer);
+    options.clock = Arc::new(SetClock::default());
+    change(&mut options);
+    let (node, running) = start(store, writer, options).unwrap();
+    House { node, running, disk }
+}
+
+fn create(number: u64) -> Transaction {
+    let data = Value::parse(format!(r#"{{"lot":{number}}}"#).as_bytes(), 8).unwrap();
+    Draft::create(data).output(10, alice().public_key()).sign(&[&alice()]).unwrap()
+}
+
+/// Alice's output 0 of `parent` goes to bob, with a remark that makes it another transaction.
+fn transfer(parent: &Transaction, remark: &str) -> Transaction {
+    let metadata = Value::parse(format!(r#"{{"remark":"{remark}"}}"#).as_bytes(), 8).unwrap();
+    Draft::transfer(parent.asset())
+        .spend(OutputRef { transaction: parent.id(), index: 0 }, Details::Key(alice().public_key()))
+        .output(10, bob().public_key())
+        .metadata(metadata)
+        .sign(&[&alice()])
+        .unwrap()
+}
+
+fn text(transaction: &Transaction) -> Bytes {
+    transaction.canonical().clone()
+}
+
+fn at(height: u64, index: u32) -> Position {
+    Position { height: Height(height), index }
+}
+
+async fn post(house: &House, transaction: &Transaction) -> Outcome {
+    house.node.submit(text(transaction), Acknowledge::Durable, Door::Classic).await
+}
+
+async fn stop(running: Running) {
+    tokio::task::spawn_blocking(move || running.stop()).await.unwrap().unwrap();
+}
+
+/// Sends all through the bulk door and returns the outcomes in the order sent.
+async fn bulk(house: &House, transactions: &[&Transaction], acknowledge: Acknowledge) -> Vec<Outcome> {
+    let (submitter, mut outcomes) = house.node.submitter(100);
+    let tagged = (0..).zip(transactions.iter().map(|transaction| text(transaction)));
+    assert!(submitter.submit_all(tagged, acknowledge).await);
+    drop(submitter);
+    let mut letters = Vec::new();
+    while outcomes.next(&mut letters).await {}
+    letters.sort_by_key(|(tag, _)| *tag);
+    letters.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn class(outcome: &Outcome) -> Option<RejectionClass> {
+    match outcome {
+        Outcome::Rejected { rejection, .. } => Some(rejection.class),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_durable_answer_names_the_place_and_readers_see_it_there() {
+    let house = house(|_| {});
+    let created = create(1);
+    let outcome = post(&house, &created).await;
+    assert_eq!(outcome, Outcome::Committed { id: created.id(), position: at(1, 0), repeated: false });
+    let (position, stored) = house.node.store().transaction(&created.id()).unwrap().unwrap();
+    assert_eq!((position, stored), (at(1, 0), text(&created)));
+    assert_eq!(house.node.status(&created.id()).unwrap(), Status::Committed(at(1, 0)));
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn through_the_classic_door_a_child_waits_for_its_parents_commit() {
+    let house = house(|_| {});
+    let parent = create(1);
+    let child = transfer(&parent, "early");
+    assert_eq!(class(&post(&house, &child).await), Some(RejectionClass::InputDoesNotExist));
+    post(&house, &parent).await;
+    assert!(matches!(post(&house, &child).await, Outcome::Committed { .. }));
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn through_the_bulk_door_a_child_may_follow_at_once() {
+    let house = house(|_| {});
+    let parent = create(1);
+    let child = transfer(&parent, "at once");
+    let outcomes = bulk(&house, &[&parent, &child], Acknowledge::Durable).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })), "{outcomes:?}");
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn the_bulk_door_answers_a_repetition_with_its_first_outcome_and_the_classic_one_refuses_it() {
+    let house = house(|_| {});
+    let (created, other) = (create(1), create(2));
+    let moved = transfer(&created, "once");
+    let outcomes =
+        bulk(&house, &[&other, &created, &moved, &created, &moved], Acknowledge::Durable).await;
+    let places: Vec<(Position, bool)> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Outcome::Committed { position, repeated, .. } => (*position, *repeated),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(places[3], (places[1].0, true));
+    assert_eq!(places[4], (places[2].0, true));
+    let again = bulk(&house, &[&created], Acknowledge::Durable).await;
+    assert_eq!(
+        again[0],
+        Outcome::Committed { id: created.id(), position: places[1].0, repeated: true }
+    );
+    assert_eq!(class(&post(&house, &created).await), Some(RejectionClass::DuplicateTransaction));
+    assert_eq!(class(&post(&house, &moved).await), Some(RejectionClass::DoubleSpend));
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn of_two_posts_of_one_transaction_at_once_exactly_one_commits() {
+    let house = house(|_| {});
+    for number in 0..50 {
+        let created = create(number);
+        let (one, other) = tokio::join!(post(&house, &created), post(&house, &created));
+        let committed = |outcome: &Outcome| matches!(outcome, Outcome::Committed { .. });
+        assert_eq!(usize::from(committed(&one)) + usize::from(committed(&other)), 1);
+        let refused = if committed(&one) { &other } else { &one };
+        assert_eq!(class(refused), Some(RejectionClass::DuplicateTransaction));
+    }
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn who_loses_after_being_taken_finds_the_reason_in_the_status_and_on_the_stream() {
+    let house = house(|_| {});
+    let created = create(1);
+    post(&house, &created).await;
+    let (winner, loser) = (transfer(&created, "first"), transfer(&created, "second"));
+    let mut follower = house.node.follow(Height(2));
+    let outcomes = bulk(&house, &[&winner, &loser], Acknowledge::Accepted).await;
+    assert_eq!(outcomes[1], Outcome::Accepted { id: loser.id() });
+    let lost = loop {
+        let published = follower.next().await.unwrap();
+        if let [lost] = &published.block.rejected[..] {
+            break lost.clone();
+        }
+    };
+    assert_eq!((lost.id, lost.rejection.class), (loser.id(), RejectionClass::DoubleSpend));
+    match house.node.status(&loser.id()).unwrap() {
+        Status::Rejected(_, rejection) => assert_eq!(rejection, lost.rejection),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(house.node.status(&winner.id()).unwrap(), Status::Committed(_)));
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn blocks_are_stamped_with_the_clock_and_never_stand_still() {
+    let clock = Arc::new(SetClock::default());
+    let house = house(|options| options.clock = clock.clone());
+    for (number, set, stamped) in [(1, 5_000, 5_000), (2, 5_000, 5_001), (3, 10, 5_002), (4, 6_000, 6_000)] {
+        clock.0.store(set, Ordering::SeqCst);
+        post(&house, &create(number)).await;
+        assert_eq!(house.node.store().tip().time, BlockTime(stamped));
+    }
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn a_follower_gets_every_block_once_from_memory_and_from_the_store() {
+    // Room in memory for a handful of blocks only, so that whoever starts at 1 begins on disk.
+    let house = house(|options| options.recent_bytes_max = 8 << 10);
+    let mut early = house.node.follow(Height(0));
+    let mut seen = 0;
+    for number in 1..=40 {
+        post(&house, &create(number)).await;
+        if number % 7 == 0 {
+            while seen < number {
+                seen += 1;
+                assert_eq!(early.next().await.unwrap().block.block.header.height, Height(seen));
+            }
+        }
+    }
+    let mut late = house.node.follow(Height(1));
+    assert_eq!(late.behind(), 40);
+    for height in 1..=40 {
+        assert_eq!(late.next().await.unwrap().block.block.header.height, Height(height));
+    }
+    assert!(late.try_next().is_none());
+    let waiting = tokio::spawn(async move { late.next().await });
+    post(&house, &create(41)).await;
+    let live = waiting.await.unwrap().unwrap();
+    assert_eq!(live.block.block.header.height, Height(41));
+    let mut last = house.node.follow(Height(42));
+    stop(house.running).await;
+    assert!(matches!(last.next().await, Err(FollowError::Stopped)));
+}
+
+#[tokio::test]
+async fn a_full_pool_says_so_and_a_bulk_sender_waits() {
+    let house = house(|options| {
+        options.pool_transactions_max = 4;
+        options.block_transactions_max = 2;
+    });
+    let many: Vec<Transaction> = (0..200).map(create).collect();
+    let all: Vec<&Transaction> = many.iter().collect();
+    let outcomes = bulk(&house, &all, Acknowledge::Durable).await;
+    assert_eq!(outcomes.len(), 200);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })));
+    assert_eq!(house.node.load(), (0, 0), "all room is given back");
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_write_stops_acknowledges_nothing_and_shows_nothing() {
+    let house = house(|_| {});
+    let (before, lost) = (create(1), create(2));
+    post(&house, &before).await;
+    house.disk.fail_at(house.disk.operations(), Fault::Error);
+    assert_eq!(post(&house, &lost).await, Outcome::Stopped);
+    house.node.failed().await;
+    assert!(!house.node.is_ready());
+    assert!(house.node.failure().is_some());
+    assert_eq!(house.node.store().position(&lost.id()).unwrap(), None);
+    assert_eq!(post(&house, &create(3)).await, Outcome::Stopped);
+    let (submitter, mut outcomes) = house.node.submitter(10);
+    assert!(!submitter.submit(0, text(&create(4)), Acknowledge::Durable).await);
+    drop(submitter);
+    assert!(!outcomes.next(&mut Vec::new()).await);
+    stop(house.running).await;
+}
+
+/// The disk forgets everything that was not flushed, and may keep parts of it, at every step of a run.
+#[tokio::test]
+async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_nothing_is_half_there() {
+    let seed: u64 = std::env::var("POWER_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
+    println!("POWER_SEED={seed}");
+    let transactions: Vec<Transaction> = (0..60)
+        .flat_map(|number| {
+            let created = create(number);
+            let moved = transfer(&created, "on");
+            [created, moved]
+        })
+        .collect();
+    let all: Vec<&Transaction> = transactions.iter().collect();
+    let steps = {
+        let house = house(|options| options.block_transactions_max = 7);
+        bulk(&house, &all, Acknowledge::Durable).await;
+        let steps = house.disk.operations();
+        stop(house.running).await;
+        steps
+    };
+    for round in 0..40_u64 {
+        let house = house(|options| options.block_transactions_max = 7);
+        let opened = house.disk.operations();
+        let step = opened + (seed.wrapping_add(round * 7_919)) % (steps - opened).max(1);
+        house.disk.fail_at(step, Fault::PowerCut);
+        let outcomes = bulk(&house, &all, Acknowledge::Durable).await;
+        drop(house.running.stop());
+        let after = house_on(house.disk.restart(seed ^ round), |_| {});
+        let mut told = 0;
+        for (transaction, outcome) in transactions.iter().zip(&outcomes) {
+            let place = after.node.store().position(&transaction.id()).unwrap();
+            if let Outcome::Committed { position, .. } = outcome {
+                assert_eq!(place, Some(*position), "round {round}, step {step}");
+                told += 1;
+            }
+            if let Some(position) = place {
+                let (_, stored) = after.node.store().transaction_at(position).unwrap().unwrap();
+                assert_eq!(stored, text(transaction));
+            }
+        }
+        // Whole blocks only, in order: what is there is a beginning of what was sent.
+        let there = after.node.store().tip().transactions;
+        assert!(there >= told, "round {round}: {there} < {told}");
+        let in_order = transactions.iter().take(usize::try_from(there).unwrap());
+        for transaction in in_order {
+            assert!(after.node.store().position(&transaction.id()).unwrap().is_some());
+        }
+        // And the chain goes on.
+        assert!(matches!(post(&after, &create(1_000 + round)).await, Outcome::Committed { .. }));
+        stop(after.running).await;
+    }
+}
