@@ -1,0 +1,104 @@
+//! Writes the committed corpora: a few inputs of every shape, made with made-up keys.
+
+use std::{fs, path::Path};
+
+use daybook_ledger::{
+    Draft, OutputRef, SigningKey, TransactionId, Version,
+    canonical::canon,
+    condition::Details,
+    json::{Object, Value},
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let [alice, bob, carol] = [1, 2, 3].map(|seed| SigningKey::from_seed([seed; 32]));
+    let keys = [&alice, &bob, &carol];
+    let public = keys.map(SigningKey::public_key);
+    let spent = OutputRef {
+        transaction: TransactionId([9; 32]),
+        index: 1,
+    };
+    let asset = spent.transaction.as_asset();
+    let vault = Details::threshold_of_keys(2, &public);
+    let nested = Details::threshold_of(1, [(&alice).into(), vault.clone()]);
+
+    let data = r#"{"list":[1,-2,1.5,1e-05,"é\n\u001F",null,true,{}],"language":"en"}"#;
+    let rich = Value::parse(data.as_bytes(), 10)?;
+    let note = Object::from_iter([("note", "a")]);
+    let transactions = [
+        Draft::create(rich).metadata(note).output(7, &alice),
+        Draft::create("cid")
+            .output(1, vault.clone())
+            .issued_by(nested.clone()),
+        Draft::create(Value::Null)
+            .version(Version::V3)
+            .output(1, &bob),
+        Draft::create("cid")
+            .version(Version::V3)
+            .output(1, &bob)
+            .metadata("cid"),
+        Draft::transfer(asset).spend(spent, &alice).output(1, &bob),
+        Draft::transfer(asset)
+            .spend(spent, vault.clone())
+            .spend(spent, &bob)
+            .output(1, nested.clone()),
+        Draft::compose("cid", [asset, asset])
+            .spend(spent, &alice)
+            .output(1, &alice),
+        Draft::decompose(asset, ["a".to_owned()])
+            .spend(spent, &alice)
+            .output(1, &alice),
+    ];
+    for (i, draft) in transactions.iter().enumerate() {
+        let signers = if i == 0 { &keys[..1] } else { &keys[..] };
+        save("transaction", i, draft.signed_text(signers)?.as_bytes())?;
+    }
+
+    for (i, details) in [Details::from(&alice), vault, nested].iter().enumerate() {
+        let text = details
+            .fulfill(&keys, &[5; 32])
+            .ok_or("the keys are all there")?;
+        save("condition", 3 * i, text.as_bytes())?;
+        save("condition", 3 * i + 1, &base64url(&text))?;
+        save(
+            "condition",
+            3 * i + 2,
+            canon(&details.to_value()).as_bytes(),
+        )?;
+    }
+
+    let texts = [
+        data,
+        r#"{"b":[{}, []], "a":"\ud83d\ude00\u000b\/", "":-0}"#,
+        "[0.1, -0.0, 1E5, 1e16, 123456789012345680000.0, 5e-324, 12345678901234567890]",
+        "\"\\\"\\\\\\b\\f\\n\\r\\t\"",
+    ];
+    for (i, text) in texts.iter().enumerate() {
+        save("canonical_json", i, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn save(target: &str, number: usize, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(format!("{number:02}")), bytes)
+}
+
+/// The bytes of unpadded base64url text that we wrote ourselves.
+fn base64url(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut bytes = Vec::new();
+    let (mut word, mut bits) = (0u32, 0);
+    for c in text.bytes() {
+        let value = ALPHABET.iter().position(|one| *one == c).unwrap_or(0);
+        word = word << 6 | value as u32;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((word >> bits) as u8);
+        }
+    }
+    bytes
+}
