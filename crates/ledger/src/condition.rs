@@ -608,6 +608,71 @@ fn push_value(out: &mut Vec<u8>, tag: u8, contents: &[u8]) {
 }
 
 fn sha2(bytes: &[u8]) -> [u8; 32] {
+    #[cfg(test)]
+    tests::HASHES.with(|count| count.set(count.get() + 1));
     let digest = digest::digest(&digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// Fingerprints computed by this thread.
+        pub(super) static HASHES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn counted<T>(work: impl FnOnce() -> T) -> (usize, T) {
+        let before = HASHES.get();
+        let result = work();
+        (HASHES.get() - before, result)
+    }
+
+    #[test]
+    fn every_node_of_a_tree_is_fingerprinted_once_however_deep() {
+        let key = SigningKey::from_seed([1; 32]);
+        for levels in [2, 10, 50, 100] {
+            let details = (1..levels).fold(Details::from(&key), |inside, _| {
+                Details::threshold_of(2, [inside, Details::from(&key)])
+            });
+            let nodes = 2 * levels - 1;
+            let (hashes, condition) = counted(|| details.condition());
+            assert_eq!(hashes, nodes);
+            let text = details.fulfill(&[&key], &[0; 32]).unwrap();
+            let (hashes, fulfillment) = counted(|| Fulfillment::from_text(text.as_bytes(), 100));
+            assert_eq!(hashes, nodes);
+            assert_eq!(fulfillment.unwrap().condition, condition);
+        }
+    }
+
+    #[test]
+    fn integers_are_written_in_as_few_bytes_as_der_allows() {
+        for (value, expected) in [
+            (0, vec![0]),
+            (127, vec![127]),
+            (128, vec![0, 128]),
+            (255, vec![0, 255]),
+            (256, vec![1, 0]),
+            (131_072, vec![2, 0, 0]),
+            (u64::MAX, [vec![0], vec![255; 8]].concat()),
+        ] {
+            let (digits, count) = integer(value);
+            assert_eq!(digits[9 - count..], expected);
+            let mut der = vec![0x81, count as u8];
+            der.extend_from_slice(&expected);
+            assert_eq!(Der { rest: &der }.integer(0x81), Some(value));
+        }
+        for wrong in [
+            &[0x81, 0][..],
+            &[0x81, 2, 0, 1],
+            &[0x81, 1, 0x80],
+            &[0x81, 1],
+        ] {
+            assert_eq!(Der { rest: wrong }.integer(0x81), None);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! JSON as the ledger reads it: duplicate keys, NaN, infinities, unpaired surrogates and trailing
 //! bytes are refused, integers of any size are kept exactly (asset ledger, section 4.2).
 
-use std::{fmt, fmt::Write as _};
+use std::{fmt, fmt::Write as _, str::FromStr};
 
 use crate::canonical;
 pub use crate::float::Finite;
@@ -152,6 +152,17 @@ impl Value {
             }
             other => other.quoted(),
         }
+    }
+}
+
+/// Nesting that [`Value`]'s `FromStr` takes: as deep as the default limits of a node.
+const DEPTH_MAX: usize = 512;
+
+impl FromStr for Value {
+    type Err = NotJson;
+    /// Reads JSON text; not to be confused with `From<&str>`, which makes a JSON string of it.
+    fn from_str(text: &str) -> Result<Value, NotJson> {
+        Value::parse(text.as_bytes(), DEPTH_MAX)
     }
 }
 

@@ -456,8 +456,8 @@ fn item_30_deep_nesting_costs_no_more_than_its_length() {
             Details::threshold_of(2, [inside, Details::from(&alice)])
         })
     };
-    // One hundred levels are the limit. Were nodes visited more than once for each level above
-    // them, this test would not end.
+    // One hundred levels are the limit. That every node is visited once is counted in the unit tests
+    // of conditions; were it not so, this test would not end.
     let deepest = nested(100);
     assert_eq!(deepest.depth(), 100);
     let created = Draft::create(json::Value::Null)
@@ -1141,4 +1141,54 @@ fn objects_keep_both_their_orders() {
         "'it\\'s \"x\"\\n\\x01'"
     );
     assert_eq!(json::Value::from("it's").quoted(), "\"it's\"");
+}
+
+#[test]
+fn nesting_is_taken_up_to_the_limit() {
+    let nested = |levels: usize| {
+        // The transaction and its metadata are two levels themselves.
+        let lists = format!("{}{}", "[".repeat(levels - 2), "]".repeat(levels - 2));
+        let metadata: json::Value =
+            json::Value::parse(format!("{{\"a\":{lists}}}").as_bytes(), 1_000).unwrap();
+        let alice = key("alice");
+        Draft::create(json::Value::Null)
+            .metadata(metadata)
+            .output(1, &alice)
+            .sign(&[&alice])
+    };
+    assert!(verify(nested(512).unwrap()).is_ok());
+    let Err(DraftError::Refused(rejection)) = nested(513) else {
+        panic!("it must be refused")
+    };
+    assert!(
+        rejection.message().contains("Nested too deeply"),
+        "{rejection}"
+    );
+}
+
+#[test]
+fn large_assets_are_hashed_like_small_ones() {
+    let alice = key("alice");
+    for length in [900, 1_000, 1_100, 5_000, 200_000] {
+        let text = "x".repeat(length);
+        let created = Draft::create(text.as_str())
+            .output(1, &alice)
+            .sign(&[&alice])
+            .unwrap();
+        let other = TransactionId([3; 32]).as_asset();
+        let composed = Draft::compose(text, [created.asset(), other])
+            .spend(created.output_ref(0), &alice)
+            .spend(
+                OutputRef {
+                    transaction: TransactionId([3; 32]),
+                    index: 12,
+                },
+                &alice,
+            )
+            .output(1, &alice)
+            .sign(&[&alice])
+            .unwrap();
+        assert!(verify(created).is_ok());
+        assert!(verify(composed).is_ok());
+    }
 }

@@ -173,12 +173,17 @@ fn hash(
     preimage.extend_from_slice(before_id);
     preimage.extend_from_slice(b"null");
     let prefix = preimage.len();
+    // Both texts begin with the asset; a large one is absorbed only once.
+    let shared = (prefix >= SHARED_PREFIX_MIN).then(|| {
+        let mut context = digest::Context::new(&digest::SHA3_256);
+        context.update(preimage);
+        context
+    });
     preimage.extend_from_slice(&text[after_id..]);
-    if canonical::sha3(preimage) != id.0 {
+    if finish(&shared, prefix, preimage) != id.0 {
         return false;
     }
 
-    // The signed text begins like the one for the id.
     preimage.truncate(prefix);
     let mut from = after_id;
     for span in &scratch.fulfillments {
@@ -192,7 +197,7 @@ fn hash(
             if let Some(spent) = &only.spends {
                 append_link(preimage, spent);
             }
-            only.message = canonical::sha3(preimage);
+            only.message = finish(&shared, prefix, preimage);
         }
         several => {
             // The common text is absorbed once, so that many inputs cost no more than their own
@@ -206,12 +211,34 @@ fn hash(
                     append_link(preimage, spent);
                     context.update(preimage);
                 }
-                let digest = context.finish();
-                input.message = digest.as_ref().try_into().expect("SHA3-256 has 32 bytes");
+                input.message = output_of(context);
             }
         }
     }
     true
+}
+
+/// From this many bytes on, a prefix that both texts share is worth a hashing context of its own.
+const SHARED_PREFIX_MIN: usize = 1_024;
+
+/// SHA3-256 of `preimage`, whose first `prefix` bytes `shared` may have absorbed already.
+fn finish(shared: &Option<digest::Context>, prefix: usize, preimage: &[u8]) -> [u8; 32] {
+    match shared {
+        Some(shared) => {
+            let mut context = shared.clone();
+            context.update(&preimage[prefix..]);
+            output_of(context)
+        }
+        None => canonical::sha3(preimage),
+    }
+}
+
+fn output_of(context: digest::Context) -> [u8; 32] {
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA3-256 has 32 bytes")
 }
 
 fn append_link(preimage: &mut Vec<u8>, spent: &OutputRef) {
