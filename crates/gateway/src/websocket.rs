@@ -110,8 +110,8 @@ pub(crate) async fn opened(upgrade: OnUpgrade) -> Option<(Socket, BytesMut)> {
 }
 
 /// A socket that mostly sends. What a client says is read and, but for control frames, forgotten.
-pub(crate) struct Link {
-    socket: Socket,
+pub(crate) struct Link<S = Socket> {
+    socket: S,
     input: BytesMut,
     decoder: Decoder,
     outgoing: VecDeque<Bytes>,
@@ -139,8 +139,8 @@ pub(crate) enum Event {
     Gone,
 }
 
-impl Link {
-    pub(crate) fn new(socket: Socket, input: BytesMut) -> Link {
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    pub(crate) fn new(socket: S, input: BytesMut) -> Link<S> {
         let now = Instant::now();
         Link {
             socket,
@@ -308,3 +308,100 @@ impl Link {
 
 /// Room kept for the incomplete frame at the end of the input.
 const READ_BYTES_SPARE: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use daybook_wire::websocket::write_text;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Room between the two ends: less than one of the test's frames.
+    const ROOM: usize = 64;
+
+    fn link() -> (Link<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(ROOM);
+        (Link::new(ours, BytesMut::new()), theirs)
+    }
+
+    fn frame(payload: &[u8]) -> Bytes {
+        let mut frame = Vec::new();
+        write_text(&mut frame, payload);
+        frame.into()
+    }
+
+    /// Polls once, so that what can be written is written.
+    async fn turn(link: &mut Link<DuplexStream>) -> Option<Event> {
+        poll_fn(|context| {
+            Poll::Ready(match link.poll_run(context) {
+                Poll::Ready(event) => Some(event),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn frames_arrive_whole_and_in_order_however_little_room_there_is() {
+        let (mut link, mut client) = link();
+        let frames: Vec<Bytes> = (0..100u8)
+            .map(|number| frame(&[b'a' + number % 26; 99]))
+            .collect();
+        frames.iter().for_each(|frame| link.send(frame.clone()));
+        assert_eq!(link.pending_bytes(), 100 * 101);
+        let expected = frames.concat();
+        let reading = async {
+            let mut read = vec![0; expected.len()];
+            client.read_exact(&mut read).await.expect("all of it");
+            read
+        };
+        let (event, read) = tokio::join!(link.run(), reading);
+        assert_eq!(event, Event::Drained);
+        assert_eq!(read, expected);
+        assert_eq!(link.pending_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_closing_link_finishes_its_frame_and_drops_those_behind_it() {
+        let (mut link, mut client) = link();
+        let (first, second) = (frame(&[b'x'; 100]), frame(&[b'y'; 100]));
+        link.send([first.clone(), second.clone()].concat().into());
+        link.send(second);
+        assert_eq!(turn(&mut link).await, None);
+        assert_eq!(link.pending_bytes(), 3 * 102 - ROOM);
+        let mut read = Vec::new();
+        let ((), result) = tokio::join!(
+            link.close(code::TRY_AGAIN_LATER, "too slow", true),
+            client.read_to_end(&mut read)
+        );
+        result.expect("it was closed in order");
+        let mut expected = first.to_vec();
+        write_close(&mut expected, code::TRY_AGAIN_LATER, "too slow");
+        assert_eq!(read, expected);
+    }
+
+    #[tokio::test]
+    async fn pings_are_answered_and_everything_else_is_forgotten() {
+        let (mut link, mut client) = link();
+        // A text of any length and kind, then a ping, then another text without its end.
+        let mask = [0u8; 4];
+        let mut input = vec![0x81, 0xfe, 0x03, 0xe8];
+        input.extend_from_slice(&mask);
+        input.extend_from_slice(&[0xff; 1_000]);
+        input.extend_from_slice(&[0x89, 0x83]);
+        input.extend_from_slice(&mask);
+        input.extend_from_slice(b"abc\x81\xfe\x03\xe8");
+        let client_side = async {
+            client.write_all(&input).await.expect("it is read");
+            let mut pong = [0; 5];
+            client.read_exact(&mut pong).await.expect("a pong");
+            pong
+        };
+        let (event, pong) = tokio::join!(link.run(), client_side);
+        assert_eq!(event, Event::Drained);
+        assert_eq!(&pong, b"\x8a\x03abc");
+        assert!(link.input.len() < READ_BYTES_SPARE);
+        drop(client);
+        assert_eq!(link.run().await, Event::Gone);
+    }
+}

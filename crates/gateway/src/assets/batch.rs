@@ -36,6 +36,9 @@ const LINES_UNDER_WAY_MAX: usize = 8_192;
 /// Lines handed to the node at once: a share of the window, so that results come back meanwhile.
 const RUN_LINES_MAX: usize = 1_024;
 
+/// White space around a transaction that a line may have beyond the largest transaction.
+const LINE_SPACE_MAX: usize = 64;
+
 /// Bytes of results that are gathered before they are handed on.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -68,7 +71,7 @@ pub(super) fn post(
         submitter,
         notes,
         room: room.clone(),
-        cutter: Cutter::new(gateway.settings.transaction_bytes_max),
+        cutter: Cutter::new(gateway.settings.transaction_bytes_max + LINE_SPACE_MAX),
         next: 0,
     };
     tokio::spawn(upload.run(body));
@@ -215,7 +218,9 @@ impl Cutter {
     }
 
     fn line(&mut self, end: Bytes, lines: &mut Vec<Line>) {
-        if std::mem::take(&mut self.skipping) {
+        if std::mem::take(&mut self.skipping) || self.begun.len() + end.len() > self.line_bytes_max
+        {
+            self.begun = BytesMut::new();
             return lines.push(Line::TooLong);
         }
         let text = if self.begun.is_empty() {
@@ -226,7 +231,6 @@ impl Cutter {
         };
         lines.push(match text.trim_ascii() {
             [] => Line::Blank,
-            trimmed if trimmed.len() > self.line_bytes_max => Line::TooLong,
             trimmed => Line::Text(text.slice_ref(trimmed)),
         });
     }

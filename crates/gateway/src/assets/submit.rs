@@ -2,7 +2,7 @@
 
 use daybook_ledger::RejectionClass;
 use daybook_pipeline::{Acknowledge, Door, Outcome};
-use daybook_wire::assets::{Mode, Query, mode, rejection_message};
+use daybook_wire::assets::{Mode, Query, mode};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
@@ -39,7 +39,7 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
                     RejectionClass::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                     _ => StatusCode::BAD_REQUEST,
                 };
-                refused(status, &rejection_message(&rejection))
+                refused(status, &rejection.message())
             }
             Outcome::Busy => unavailable("The pool is full: try again"),
             Outcome::Stopped => unavailable("The node is stopping"),

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use daybook_ledger::{Height, OutputRef, Position, Rejection, RejectionClass, TransactionId};
+use daybook_ledger::{Height, OutputRef, Position, Rejection, TransactionId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,16 +24,6 @@ pub fn error_body(status: u16, message: &str) -> Vec<u8> {
     append_text(&mut body, message);
     let _ = write!(body, ", \"status\": {status}}}");
     body
-}
-
-/// What clients read about a refused transaction (section 6).
-pub fn rejection_message(rejection: &Rejection) -> String {
-    let detail = &rejection.detail;
-    match rejection.class {
-        RejectionClass::MalformedJson => format!("Failed to decode JSON object: {detail}"),
-        RejectionClass::SchemaValidationError => format!("Invalid transaction schema: {detail}"),
-        class => format!("Invalid transaction ({}): {detail}", class.name()),
-    }
 }
 
 /// Appends `text` as a JSON string.
@@ -268,7 +258,7 @@ pub fn status_rejected(id: &TransactionId, height: Height, rejection: &Rejection
         rejection.class.name()
     );
     out.extend_from_slice(b",\"message\":");
-    append_text(&mut out, &rejection_message(rejection));
+    append_text(&mut out, &rejection.message());
     out.push(b'}');
     out
 }

@@ -11,7 +11,7 @@ mod submit;
 pub use answer::{
     METHOD_NOT_ALLOWED, NOT_FOUND, SearchElement, append_exact_matches, append_id, append_output,
     append_search_elements, append_text, block_by_transaction, block_head, block_tail, error_body,
-    rejection_message, status_committed, status_pending, status_rejected, validators,
+    status_committed, status_pending, status_rejected, validators,
 };
 pub use discovery::{Discovery, Endpoints};
 pub use parameters::{

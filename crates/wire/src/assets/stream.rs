@@ -5,7 +5,7 @@ use daybook_ledger::{
 };
 
 use super::{
-    answer::{append_hex, append_id, append_ids, append_number, append_text, rejection_message},
+    answer::{append_hex, append_id, append_ids, append_number, append_text},
     parameters::{boolean, id, public_key},
     query::{Query, Refusal},
 };
@@ -255,7 +255,7 @@ pub fn rejected_frame(
     out.extend_from_slice(b", \"class\": ");
     append_text(out, rejection.class.name());
     out.extend_from_slice(b", \"message\": ");
-    append_text(out, &rejection_message(rejection));
+    append_text(out, &rejection.message());
     out.push(b'}');
 }
 

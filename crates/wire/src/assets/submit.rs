@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    answer::{append_id, append_number, append_text, rejection_message},
+    answer::{append_id, append_number, append_text},
     query::{Query, Refusal},
 };
 
@@ -200,7 +200,7 @@ pub fn rejected_line(
     out.extend_from_slice(b",\"status\":\"rejected\",\"class\":\"");
     out.extend_from_slice(rejection.class.name().as_bytes());
     out.extend_from_slice(b"\",\"message\":");
-    append_text(out, &rejection_message(rejection));
+    append_text(out, &rejection.message());
     out.push(b'}');
 }
 

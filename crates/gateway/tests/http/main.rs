@@ -1,0 +1,14 @@
+//! The gateway over real sockets, in front of a real node on a real disk (asset ledger, section 15).
+#![allow(missing_docs)]
+#![allow(unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used)]
+
+mod bulk;
+mod exchanges;
+mod openapi;
+mod operations;
+mod posting;
+mod reading;
+mod streams;
+mod support;
+mod transport;
