@@ -215,6 +215,9 @@ impl Finding {
     }
 }
 
+/// What is wrong in a record, and where from its start.
+type Wrong = (u64, String);
+
 struct Check<'c> {
     log: &'c Log,
     options: &'c CheckOptions,
@@ -398,10 +401,7 @@ impl<'c> Check<'c> {
 
     /// Reads a record's block as if its transactions had just been posted. A flaw that leaves a block
     /// is listed beside it.
-    fn read(
-        &mut self,
-        record: &Record,
-    ) -> Result<(StoredBlock, Vec<(u64, String)>), (u64, String)> {
+    fn read(&mut self, record: &Record) -> Result<(StoredBlock, Vec<Wrong>), Wrong> {
         let header = record.header().map_err(|flaw| (flaw.offset, flaw.what))?;
         let rejected = record.rejected().map_err(|flaw| (flaw.offset, flaw.what))?;
         let signature = record.head()[HEADER_BYTES..]
@@ -454,7 +454,7 @@ impl<'c> Check<'c> {
     }
 
     /// Checks that the block continues the chain and that every transaction may follow the state.
-    fn follow(&mut self, block: &Block, place: Place, wrong: &mut Vec<(u64, String)>) {
+    fn follow(&mut self, block: &Block, place: Place, wrong: &mut Vec<Wrong>) {
         let header = &block.header;
         if let Err(error) = block.check() {
             wrong.push((0, error.to_string()));

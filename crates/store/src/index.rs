@@ -545,16 +545,21 @@ impl Shared {
             None => sealed.runs.len(),
         };
         sealed.runs.splice(at..at, new);
-        manifest.through = manifest.through.max(through);
+        // Noted only once it is written: the other thread may write the manifest after this one failed.
+        let next = Manifest {
+            through: manifest.through.max(through),
+            ..manifest.clone()
+        };
         let listed: Vec<_> = sealed.runs.iter().map(|(listed, _)| *listed).collect();
         write_manifest(
             &self.dir,
             &*self.disk,
             self.chain,
             self.secret,
-            &manifest,
+            &next,
             &listed,
         )?;
+        *manifest = next;
         let mut tables = self.tables.write();
         // Tables may have been sealed meanwhile; runs only change under the manifest's lock.
         let mut current = Sealed::clone(&tables.sealed);

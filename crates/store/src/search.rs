@@ -141,10 +141,10 @@ fn candidates(
                 }
                 Ok(visible && taken < share)
             })?;
-        if let Ok(id) = term.parse() {
-            if let Some((position, _)) = shared.find(&id)? {
-                found.push((pack(position.height, position.index), 1 << bit));
-            }
+        if let Ok(id) = term.parse()
+            && let Some((position, _)) = shared.find(&id)?
+        {
+            found.push((pack(position.height, position.index), 1 << bit));
         }
     }
     found.sort_unstable();

@@ -91,7 +91,7 @@ fn whatever_append_returned_for_survives_a_power_cut_at_any_moment_and_nothing_i
     println!(
         "{operations} power cuts: {torn} torn tails dropped, {unfinished} unfinished blocks kept"
     );
-    assert!(torn > 10, "some of the power cuts tore a write");
+    assert!(torn > 0, "some of the power cuts tore a write");
 }
 
 #[test]
@@ -128,7 +128,8 @@ fn after_a_failed_write_or_flush_the_writer_writes_no_more() {
         } else {
             drop(writer);
         }
-        let (store, ..) = open(&disk, tiny()).unwrap();
+        // The fault may not have come yet; it belongs to the disk that was left.
+        let (store, ..) = open(&disk.fork(), tiny()).unwrap();
         let height = store.tip().height.0 as usize;
         assert!(
             height == durable || height == durable + 1,
