@@ -37,6 +37,7 @@ class Node:
             **inherited,
             "DAYBOOK_DIALECT": dialect,
             "DAYBOOK_ADVERTISED_SOFTWARE": software,
+            "DAYBOOK_ADVERTISED_HOST": "127.0.0.1",
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
