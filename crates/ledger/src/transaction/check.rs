@@ -31,12 +31,10 @@ pub(super) fn check(value: &Value, rules: &Rules) -> Checked {
 /// Reads condition details, in the words of the schema.
 pub(crate) fn details_from_value(value: &Value) -> Checked<Details> {
     let object = object(value)?;
-    let kind = object.get("type").ok_or_else(|| missing("type"))?;
+    let kind = member(object, "type")?;
     if kind.as_str() == Some(THRESHOLD_TYPE) {
         members(object, &["subconditions", "threshold", "type"])?;
-        let threshold = &object
-            .get("threshold")
-            .ok_or_else(|| missing("threshold"))?;
+        let threshold = member(object, "threshold")?;
         let number = match threshold {
             Value::Integer(integer) if integer.is_negative() || integer.as_str() == "0" => {
                 return Err(less_than(threshold, 1));
@@ -53,23 +51,18 @@ pub(crate) fn details_from_value(value: &Value) -> Checked<Details> {
                     "{quoted} is greater than the maximum of {THRESHOLD_MAX}"
                 ))
             })?;
-        let parts = object
-            .get("subconditions")
-            .ok_or_else(|| missing("subconditions"))?;
+        let parts = member(object, "subconditions")?;
         let parts = array(parts)?
             .iter()
             .map(details_from_value)
             .collect::<Checked<Vec<_>>>()?;
         return Ok(Details::Threshold { threshold, parts });
     }
-    let kind = string(kind)?;
-    if kind != ED25519_TYPE {
-        return Err(no_match(member(object, "type")?, "^ed25519-sha-256$"));
+    if string(kind)? != ED25519_TYPE {
+        return Err(no_match(kind, "^ed25519-sha-256$"));
     }
     members(object, &["public_key", "type"])?;
-    let key = object
-        .get("public_key")
-        .ok_or_else(|| missing("public_key"))?;
+    let key = member(object, "public_key")?;
     Ok(Details::Key(public_key(key)?))
 }
 
@@ -386,9 +379,12 @@ fn public_key(value: &Value) -> Checked<PublicKey> {
     if !(43..=44).contains(&text.len()) || !text.bytes().all(key::is_base58) {
         return Err(no_match(value, "^[1-9a-zA-Z^OIl]{43,44}$"));
     }
-    let quoted = value.quoted();
-    text.parse()
-        .map_err(|_| schema(format!("{quoted} is not the base58 text of 32 bytes")))
+    text.parse().map_err(|_| {
+        schema(format!(
+            "{} is not the base58 text of 32 bytes",
+            value.quoted()
+        ))
+    })
 }
 
 fn transaction_id(value: &Value) -> Checked<&str> {
