@@ -154,6 +154,20 @@ class PlanetmintClassic(ClassicDriver):
         return generate_keypair()
 
 
+class PlanetmintStrings(PlanetmintClassic):
+    """Version 2.0 as Planetmint 1.1 and 1.2 spoke it: data and metadata are texts."""
+
+    def asset(self, text):
+        return {"data": content_identifier(text)}
+
+    def metadata(self, text):
+        return content_identifier(text)
+
+    def assets_offered(self):
+        # Without any asset this driver writes `"asset": null`, which no server of 2.0 takes.
+        return [self.asset("LX-1"), {"data": None}]
+
+
 class Planetmint(PlanetmintClassic):
     """Version 3.0: a list of `assets`, data and metadata are content identifiers."""
 
@@ -217,7 +231,10 @@ def installed():
     """The driver of this environment."""
     for name, driver in (
         ("bigchaindb-driver", {"0.6.2": BigchainDB}),
-        ("planetmint-driver", {"0.9.4": PlanetmintClassic, "0.18.5": Planetmint}),
+        (
+            "planetmint-driver",
+            {"0.9.4": PlanetmintClassic, "0.11.1": PlanetmintStrings, "0.18.5": Planetmint},
+        ),
     ):
         try:
             return driver[importlib.metadata.version(name)]

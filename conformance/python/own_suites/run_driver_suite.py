@@ -31,6 +31,7 @@ LOCAL_FAILURES = {
 SUITES = {
     "bigchaindb-driver==0.6.2": {"tests": 93, "software": "BigchainDB"},
     "planetmint-driver==0.9.4": {"tests": 94, "software": "Planetmint"},
+    "planetmint-driver==0.11.1": {"tests": 98, "software": "Planetmint"},
 }
 
 
