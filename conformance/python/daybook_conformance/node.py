@@ -22,7 +22,7 @@ class Node:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / "node.log"
-        self.process = None
+        self.killed = False
         command = [
             os.environ["CONFORMANCE_BINARY"],
             "start",
@@ -73,6 +73,12 @@ class Node:
     def log_tail(self):
         return self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
 
+    def kill(self):
+        """Ends the node without a word, as a loss of power would end it."""
+        self.killed = True
+        self.process.kill()
+        self.process.wait(STOP_SECONDS_MAX)
+
     def stop(self):
         """A node that was asked to stop must do so in order, and must not have panicked before."""
         if self.process.poll() is None:
@@ -85,7 +91,7 @@ class Node:
             raise AssertionError(f"the node ignored SIGTERM:\n{self.log_tail()}") from None
         finally:
             self.process.stdout.close()
-        assert code == 0, f"the node ended with {code}:\n{self.log_tail()}"
+        assert self.killed or code == 0, f"the node ended with {code}:\n{self.log_tail()}"
         assert "panicked at" not in self.log_path.read_text(errors="replace"), self.log_tail()
 
     def __enter__(self):
