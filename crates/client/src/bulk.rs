@@ -68,7 +68,7 @@ impl Client {
         &self,
         acknowledge: Acknowledge,
     ) -> Result<(SocketSender, SocketAnswers), Error> {
-        let path = format!("/api/v1/transactions/socket?ack={}", level(acknowledge));
+        let path = format!("/api/v1/transactions/submit?ack={}", level(acknowledge));
         let (sink, stream) = open_socket(self, &path).await?.split();
         Ok((
             SocketSender {

@@ -188,27 +188,23 @@ impl Client {
         self.http.endpoint()
     }
 
-    /// Submits one transaction once. A refusal and a full node are answers; errors are what stood
-    /// between. After `Broken` the transaction may have been taken or not: see [`Client::commit`].
+    /// Submits one transaction with one request. With [`Mode::Commit`], `Accepted` says that its
+    /// block is on disk; [`Client::submit`] asks for the place as well. A refusal and a full node are
+    /// answers; errors are what stood between. After `Broken` the transaction may have been taken or
+    /// not: see [`Client::commit`].
     ///
     /// # Errors
     /// `Unreachable` before anything was sent, `Broken` after, `Unauthorised`, `Node`, `Protocol`.
-    pub async fn submit(&self, submission: &Submission, mode: Mode) -> Result<Answer, Error> {
+    pub async fn post(&self, submission: &Submission, mode: Mode) -> Result<Answer, Error> {
         let path = match mode {
             Mode::Async => "/api/v1/transactions?mode=async",
             Mode::Sync => "/api/v1/transactions?mode=sync",
             Mode::Commit => "/api/v1/transactions?mode=commit",
         };
-        let answer = self
-            .http
-            .send(Method::POST, path, submission.text.clone())
-            .await?;
+        let answer = self.http.send(Method::POST, path, submission.text.clone()).await?;
         if answer.status != StatusCode::ACCEPTED {
             return match answer.error(path) {
-                Error::Refused(refusal) => Ok(Answer::Refused {
-                    id: submission.id,
-                    refusal,
-                }),
+                Error::Refused(refusal) => Ok(Answer::Refused { id: submission.id, refusal }),
                 Error::Busy { message, .. } => Ok(Answer::Busy { message }),
                 error => Err(error),
             };
@@ -216,26 +212,28 @@ impl Client {
         let id = match submission.id {
             Some(id) => id,
             None => {
-                let named: std::collections::BTreeMap<String, serde_json::Value> =
-                    json(&answer.body)?;
-                named
-                    .get("id")
-                    .and_then(|id| id.as_str()?.parse().ok())
+                Submission::from_text(answer.body)
+                    .id
                     .ok_or_else(|| Error::protocol("an accepted transaction without an id"))?
             }
         };
-        if mode != Mode::Commit {
-            return Ok(Answer::Accepted { id });
-        }
-        match self.status(&id).await? {
-            Status::Committed(position) => Ok(Answer::Committed(Receipt {
-                id,
-                position,
-                repeated: false,
-            })),
-            other => Err(Error::protocol(format!(
-                "committed, yet its status is {other:?}"
-            ))),
+        Ok(Answer::Accepted { id })
+    }
+
+    /// Like [`Client::post`]; after a commit it also asks for the transaction's place, so that the
+    /// answer is `Committed` with a receipt.
+    ///
+    /// # Errors
+    /// As for [`Client::post`].
+    pub async fn submit(&self, submission: &Submission, mode: Mode) -> Result<Answer, Error> {
+        match (self.post(submission, mode).await?, mode) {
+            (Answer::Accepted { id }, Mode::Commit) => match self.status(&id).await? {
+                Status::Committed(position) => {
+                    Ok(Answer::Committed(Receipt { id, position, repeated: false }))
+                }
+                other => Err(Error::protocol(format!("committed, yet its status is {other:?}"))),
+            },
+            (answer, _) => Ok(answer),
         }
     }
 

@@ -1,2 +1,153 @@
-//! The `daybook` binary.
-fn main() {}
+//! The `daybook` binary: a ledger node, and the tools to run and use one.
+
+mod backup;
+mod bench;
+mod check;
+mod cli;
+mod config;
+mod control;
+mod datadir;
+mod demo;
+mod failure;
+mod keyfile;
+mod keys;
+mod log;
+mod node;
+mod out;
+mod outputs;
+mod remote;
+mod settings;
+mod start;
+mod stream;
+mod tx;
+
+use std::{future::Future, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+use serde_json::json;
+
+use crate::{
+    cli::{Cli, SettingFlags, Verb},
+    config::Config,
+    failure::{Exit, Failure},
+    out::Out,
+    settings::Settings,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Out { json: cli.json };
+    match run(cli.command, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if out.json {
+                let error = json!({
+                    "event": "error",
+                    "exit": failure.exit as i32,
+                    "message": failure.message,
+                });
+                eprintln!("{error}");
+            } else {
+                eprintln!("daybook: {failure}");
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: Verb, out: Out) -> Result<(), Failure> {
+    match command {
+        Verb::Start(args) => {
+            let config = Config::from_settings(&load(&args.settings)?)?;
+            serve(start::run(&config, out))
+        }
+        Verb::Check(args) => {
+            let config = Config::from_settings(&load(&args.settings)?)?;
+            check::run(&args, &config, out)
+        }
+        Verb::Keys(args) => keys::run(&args, out),
+        Verb::Tx(args) => ask(tx::run(&args, out)),
+        Verb::Outputs(args) => ask(outputs::run(&args, out)),
+        Verb::Stream(args) => ask(stream::run(&args, out)),
+        Verb::Bench(args) => serve(bench::run(&args, out)),
+        Verb::Config(cli::Config::Show { settings }) => {
+            show(&load(&settings)?, out);
+            Ok(())
+        }
+        Verb::Config(cli::Config::Template) => {
+            out.line(settings::template().trim_end());
+            Ok(())
+        }
+        Verb::Backup(args) => {
+            let config = Config::from_settings(&load(&args.settings)?)?;
+            backup::run(&args, &config, out)
+        }
+        Verb::Restore(args) => {
+            let config = Config::from_settings(&load(&args.settings)?)?;
+            backup::restore(&args, &config, out)
+        }
+        Verb::Demo(args) => serve(demo::run(&args, out)),
+        Verb::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "daybook", &mut script);
+            out.line(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+    }
+}
+
+fn load(flags: &SettingFlags) -> Result<Settings, Failure> {
+    // A variable that is not Unicode cannot be one of ours, unless it is by its name.
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    Ok(Settings::load(
+        &flags.given,
+        environment,
+        flags.config.as_deref(),
+    )?)
+}
+
+fn show(settings: &Settings, out: Out) {
+    let width = settings
+        .iter()
+        .map(|(setting, _, _)| setting.name.len())
+        .max()
+        .unwrap_or(0);
+    for (setting, value, origin) in settings.iter() {
+        out.say(
+            &json!({
+                "setting": setting.name,
+                "value": value.json(),
+                "origin": origin.to_string(),
+            }),
+            &format!("{:width$}  {value}  # {origin}", setting.name),
+        );
+    }
+}
+
+/// Runs what serves sockets, on all cores.
+fn serve(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("sockets")
+        .build()
+        .map_err(|e| Failure::new(Exit::System, format!("starting threads: {e}")))?;
+    let result = runtime.block_on(work);
+    // What still runs on blocking threads after a stop that took too long must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs a client, on one thread.
+fn ask(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::new(Exit::System, format!("starting: {e}")))?
+        .block_on(work)
+}

@@ -1,0 +1,306 @@
+//! A node from its first byte to its last: opening, wiring, and stopping in good order.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use daybook_gateway::{Listener, Origins, Rate, Serves, Settings, Token, tls_config};
+use daybook_pipeline::{Node, Running, StartOptions};
+use daybook_store::disk::RealDisk;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+
+use crate::{
+    config::{Config, Dialect, TlsFiles},
+    control::Control,
+    datadir::{DataDir, Lock},
+    failure::{Exit, Failure},
+};
+
+/// How often what the metrics recorder gathered is put in order, so that it does not grow between
+/// two readings of `/metrics`.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+/// The part of the time for a stop that connections may take; the rest is for the ledger.
+const STOP_SHARE_OF_CONNECTIONS: u32 = 2;
+/// What a stop takes at least, in whole: an ordinary disk closes the ledger within it.
+const STOP_WITHIN_MIN: Duration = Duration::from_secs(2);
+
+/// A node that runs.
+pub(crate) struct LiveNode {
+    pub(crate) node: Node,
+    pub(crate) listening: Listening,
+    running: Running,
+    gateway: JoinHandle<std::io::Result<()>>,
+    stop_gateway: oneshot::Sender<()>,
+    control: Option<Control>,
+    upkeep: JoinHandle<()>,
+    stop_within: Duration,
+    _lock: Lock,
+}
+
+/// Where a node listens, after port 0 became a real one.
+#[derive(Clone, Debug)]
+pub(crate) struct Listening {
+    pub(crate) secure: bool,
+    pub(crate) http: SocketAddr,
+    pub(crate) also: Vec<(SocketAddr, Dialect)>,
+    pub(crate) streams: Option<SocketAddr>,
+}
+
+impl Listening {
+    pub(crate) fn http_url(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", if self.secure { "https" } else { "http" })
+    }
+
+    pub(crate) fn streams_url(&self) -> String {
+        let scheme = if self.secure { "wss" } else { "ws" };
+        format!("{scheme}://{}", self.streams.unwrap_or(self.http))
+    }
+}
+
+impl LiveNode {
+    /// Starts a node and serves it.
+    ///
+    /// # Errors
+    /// `InUse`, `Damaged`, `System` or `Usage`, each with a sentence that says what to do.
+    pub(crate) async fn start(config: &Config) -> Result<LiveNode, Failure> {
+        let dir = DataDir::new(&config.data_dir);
+        dir.make()?;
+        let lock = dir.lock()?;
+        let (key, genesis) = dir.open(&config.chain)?;
+        let tls = config.tls.as_ref().map(read_tls).transpose()?;
+        let write_token = config.token_file.as_deref().map(read_token).transpose()?;
+        let metrics = recorder();
+
+        // Before the ledger is opened: an address in use is then told at once.
+        let mut listeners = Vec::new();
+        let mut listen = async |address, serves, dialect| {
+            let socket = TcpListener::bind(address)
+                .await
+                .map_err(|e| Failure::system(format!("cannot listen on {address}"), &e))?;
+            let bound = socket
+                .local_addr()
+                .map_err(|e| Failure::system(address, &e))?;
+            let dialect = match dialect {
+                Dialect::Classic => daybook_wire::assets::Dialect::Classic,
+                Dialect::V2 => daybook_wire::assets::Dialect::V2,
+            };
+            listeners.push(Listener {
+                socket,
+                serves,
+                dialect,
+                tls: tls.clone(),
+            });
+            Ok::<SocketAddr, Failure>(bound)
+        };
+        let http = listen(config.listen, Serves::Api, config.dialect).await?;
+        let mut also = Vec::new();
+        for (address, dialect) in &config.also_listen {
+            also.push((listen(*address, Serves::Api, *dialect).await?, *dialect));
+        }
+        let streams = match config.streams_listen {
+            Some(address) => Some(listen(address, Serves::Streams, config.dialect).await?),
+            None => None,
+        };
+        let listening = Listening {
+            secure: tls.is_some(),
+            http,
+            also,
+            streams,
+        };
+
+        let began = Instant::now();
+        let (store, writer, recovery) = {
+            let (dir, rules) = (dir.ledger(), config.rules.clone());
+            let options = daybook_store::Options {
+                rules,
+                ..Default::default()
+            };
+            blocking(move || daybook_store::open(&dir, Arc::new(RealDisk), &genesis, options))
+                .await??
+        };
+        tracing::info!(
+            height = store.tip().height.0,
+            transactions = store.tip().transactions,
+            checkpoint = recovery.checkpoint.0,
+            replayed_blocks = recovery.replayed_blocks,
+            replayed_transactions = recovery.replayed_transactions,
+            torn_bytes = recovery.torn_bytes,
+            seconds = began.elapsed().as_secs_f64(),
+            "ledger open"
+        );
+
+        let mut options = StartOptions::new(key);
+        options.rules = config.rules.clone();
+        options.pool_bytes_max = config.limits.pool_bytes;
+        options.pool_transactions_max = config.limits.pool_transactions;
+        if config.verify_threads > 0 {
+            options.verify_threads = config.verify_threads;
+        }
+        let (node, running) = daybook_pipeline::start(store, writer, options)
+            .map_err(|e| Failure::system("starting threads", &e))?;
+
+        let stop_within = config.stop_within.max(STOP_WITHIN_MIN);
+        let settings = gateway_settings(config, metrics.clone(), write_token, stop_within);
+        let (stop_gateway, stopping) = oneshot::channel::<()>();
+        let gateway = tokio::spawn(daybook_gateway::serve(
+            listeners,
+            node.clone(),
+            settings,
+            async {
+                // Dropped or sent, it means the same.
+                let _ = stopping.await;
+            },
+        ));
+        let control = match Control::start(&dir, node.clone(), &listening) {
+            Ok(control) => Some(control),
+            Err(failure) => {
+                tracing::warn!(%failure, "no control socket: an online backup is not possible");
+                None
+            }
+        };
+        let upkeep = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                metrics.run_upkeep();
+            }
+        });
+        Ok(LiveNode {
+            node,
+            listening,
+            running,
+            gateway,
+            stop_gateway,
+            control,
+            upkeep,
+            stop_within,
+            _lock: lock,
+        })
+    }
+
+    /// Waits until the node ends by itself: its writer failed, or a listener did.
+    pub(crate) async fn failed(&mut self) -> Failure {
+        tokio::select! {
+            () = self.node.failed() => {
+                let why = self.node.failure().unwrap_or("the ledger could not be written");
+                Failure::new(Exit::System, format!("the node stops: {why}"))
+            }
+            ended = &mut self.gateway => match ended {
+                Ok(Ok(())) => Failure::new(Exit::System, "the listeners ended by themselves"),
+                Ok(Err(error)) => Failure::system("the listeners ended", &error),
+                Err(error) => Failure::new(Exit::System, format!("the listeners ended: {error}")),
+            },
+        }
+    }
+
+    /// Stops in good order, within the bound of the settings: connections end, waiting transactions
+    /// are committed, the ledger is closed.
+    ///
+    /// # Errors
+    /// When the bound was too short or the ledger could not be closed. What was acknowledged is
+    /// durable even then.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.stop_within;
+        drop(self.control);
+        self.upkeep.abort();
+        let _ = self.stop_gateway.send(());
+        let left = || deadline.saturating_duration_since(Instant::now());
+        if !self.gateway.is_finished() && timeout(left(), self.gateway).await.is_err() {
+            tracing::warn!("connections did not end in time");
+        }
+        let running = self.running;
+        match timeout(
+            left().max(Duration::from_secs(1)),
+            blocking(move || running.stop()),
+        )
+        .await
+        {
+            Ok(stopped) => Ok(stopped??),
+            Err(_) => Err(Failure::new(
+                Exit::System,
+                format!(
+                    "the ledger did not close within {} s; what was acknowledged is on disk",
+                    self.stop_within.as_secs()
+                ),
+            )),
+        }
+    }
+}
+
+/// Runs something that blocks, away from the sockets.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work)
+        .await
+        .map_err(|e| Failure::new(Exit::System, format!("an internal error: {e}")))
+}
+
+fn gateway_settings(
+    config: &Config,
+    metrics: PrometheusHandle,
+    write_token: Option<Token>,
+    stop_within: Duration,
+) -> Settings {
+    let defaults = Settings::default();
+    Settings {
+        software: config.advertised.software.clone(),
+        version: config
+            .advertised
+            .version
+            .clone()
+            .unwrap_or(defaults.version.clone()),
+        advertised_scheme: config.advertised.scheme.clone(),
+        advertised_host: config.advertised.host.clone(),
+        advertised_port: config.advertised.port,
+        allowed_hosts: config.allowed_hosts.clone(),
+        allowed_origins: match &config.allowed_origins {
+            None => Origins::Any,
+            Some(origins) => Origins::List(origins.clone()),
+        },
+        transaction_bytes_max: config.rules.limits.transaction_bytes_max,
+        connections_max: config.limits.connections,
+        rate: config.limits.requests.map(|rate| Rate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        }),
+        idle_timeout: config.limits.idle,
+        shutdown_timeout: stop_within / STOP_SHARE_OF_CONNECTIONS,
+        write_token,
+        metrics: Some(metrics),
+        ..defaults
+    }
+}
+
+fn recorder() -> PrometheusHandle {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    // One process runs one node; a second one in a test goes without numbers of its own.
+    let _ = metrics::set_global_recorder(recorder);
+    handle
+}
+
+fn read_tls(files: &TlsFiles) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|e| Failure::system(format!("TLS file {}", path.display()), &e))
+    };
+    let (certificate, key) = (read(&files.certificate)?, read(&files.key)?);
+    let key = zeroize::Zeroizing::new(key);
+    tls_config(&certificate, &key).map_err(|e| Failure::usage(format!("TLS: {e}")))
+}
+
+fn read_token(path: &Path) -> Result<Token, Failure> {
+    // Read by the client library too, so both sides agree on what a token file looks like.
+    daybook_client::Token::from_file(path)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::system(format!("token file {}", path.display()), &e))?;
+    Ok(Token::new(zeroize::Zeroizing::new(text).trim()))
+}

@@ -1,0 +1,195 @@
+//! Driving the real binary.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use daybook_client::Client;
+use serde_json::Value;
+
+/// The binary under test.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_daybook"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DAYBOOK_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) exit: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary to its end.
+pub(crate) fn daybook(args: &[&str]) -> Answer {
+    daybook_with(args, &[])
+}
+
+/// Runs the binary to its end, with variables.
+pub(crate) fn daybook_with(args: &[&str], environment: &[(&str, &str)]) -> Answer {
+    let output = binary()
+        .args(args)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    Answer {
+        exit: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Answer {
+    /// The answer, which has to be a success.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Answer {
+        assert_eq!(self.exit, 0, "{self:?}");
+        self
+    }
+
+    /// The JSON values that were answered, one per line.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The only JSON value that was answered.
+    #[track_caller]
+    pub(crate) fn one(&self) -> Value {
+        let mut all = self.json();
+        assert_eq!(all.len(), 1, "{self:?}");
+        all.remove(0)
+    }
+
+    /// The last line of the log, which tells why a command failed.
+    pub(crate) fn complaint(&self) -> &str {
+        self.stderr.lines().last().unwrap_or_default()
+    }
+}
+
+/// A running node; killed when dropped.
+pub(crate) struct Node {
+    child: Child,
+    pub(crate) data_dir: PathBuf,
+    /// What it said about where it listens.
+    pub(crate) listening: Value,
+}
+
+impl Node {
+    /// Starts a node on free ports and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(data_dir: &Path) -> Node {
+        Node::start_with(data_dir, &[])
+    }
+
+    /// Starts a node with more flags, which may name other addresses.
+    #[track_caller]
+    pub(crate) fn start_with(data_dir: &Path, flags: &[&str]) -> Node {
+        let mut command = binary();
+        command
+            .args(["--json", "start", "--data-dir"])
+            .arg(data_dir)
+            .args(["--log-level", "warn"]);
+        for (flag, value) in [
+            ("--listen", "127.0.0.1:0"),
+            ("--streams-listen", "127.0.0.1:0"),
+        ] {
+            if !flags.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
+        let mut child = command
+            .args(flags)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        if line.is_empty() {
+            let mut log = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut log)
+                .unwrap();
+            panic!("the node does not start: {log}");
+        }
+        let listening: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(listening["event"], "listening");
+        // Nothing reads the log of a node that runs on; its pipe must not fill up.
+        let mut log = child.stderr.take().unwrap();
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
+        Node {
+            child,
+            data_dir: data_dir.to_owned(),
+            listening,
+        }
+    }
+
+    /// Its address, as flags want it.
+    pub(crate) fn url(&self) -> &str {
+        self.listening["http"].as_str().unwrap()
+    }
+
+    /// Its address without the scheme, to start another node on it.
+    pub(crate) fn address(&self) -> &str {
+        self.url().split_once("://").unwrap().1
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.url().parse().unwrap()).unwrap()
+    }
+
+    /// Asks it to stop and waits until it did.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Kills it, as a power cut would, and waits until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Every file below a folder, sorted.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path))
+        } else {
+            files.push(path)
+        }
+    }
+    files.sort();
+    files
+}
