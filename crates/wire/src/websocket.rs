@@ -182,10 +182,11 @@ impl Decoder {
         match header.opcode {
             Opcode::Continuation if !under_way => return Err(ProtocolError::Fragments),
             Opcode::Text | Opcode::Binary if under_way => return Err(ProtocolError::Fragments),
-            opcode if !opcode.is_data() => {
-                if !header.last || header.length > CONTROL_BYTES_MAX as u64 {
-                    return Err(ProtocolError::Control);
-                }
+            opcode
+                if !opcode.is_data()
+                    && (!header.last || header.length > CONTROL_BYTES_MAX as u64) =>
+            {
+                return Err(ProtocolError::Control);
             }
             _ => {}
         }

@@ -311,46 +311,49 @@ fn a_stream_is_a_websocket_at_its_exact_path_and_nothing_else() {
 fn a_transaction_that_was_taken_and_lost_is_announced_and_has_a_status() {
     let node = TestNode::start();
     let mut subscriber = node.subscribe(REJECTED);
-    let lamp = node.committed(create("lost", 1));
+    let lamp = create("lost", 1);
     // Both are sound when they are taken, and only one can win.
     let rivals = [
         sale(&lamp, 1, &alice(), &bob()),
         sale(&lamp, 1, &alice(), &alice()),
     ];
-    let mut lost = None;
-    for _ in 0..50 {
-        let answers = thread::scope(|scope| {
-            rivals
-                .each_ref()
-                .map(|rival| scope.spawn(|| node.post("async", rival.canonical()).status))
-                .map(|thread| thread.join().unwrap())
-        });
-        if answers == [202, 202] {
-            let frame = subscriber.json();
-            assert_eq!(frame["class"], "DoubleSpend");
-            assert!(
-                frame["message"]
-                    .as_str()
-                    .unwrap()
-                    .contains("was already spent")
-            );
-            assert!(frame["height"].is_u64());
-            lost = Some(frame["transaction_id"].as_str().unwrap().to_owned());
-        }
-        break;
-    }
-    // When the first was committed before the second came, the second was simply refused.
-    if let Some(lost) = lost {
-        let status = node
-            .get(&format!("/api/v1/transactions/{lost}/status"))
-            .json();
-        assert_eq!(status["status"], "rejected");
-        assert_eq!(status["class"], "DoubleSpend");
-        assert_eq!(
-            node.get(&format!("/api/v1/transactions/{lost}")).status,
-            404
-        );
-    }
+    let texts = [&lamp, &rivals[0], &rivals[1]].map(|made| &made.canonical()[..]);
+    let path = "/api/v1/transactions/batch?ack=accepted";
+    let answer = node
+        .client()
+        .request("POST", path, &[], &texts.join(&b'\n'));
+    assert_eq!(
+        answer.text().matches("\"status\":\"accepted\"").count(),
+        3,
+        "{}",
+        answer.text()
+    );
+    let frame = subscriber.json();
+    let lost = rivals[1].id().to_string();
+    let message = format!(
+        "Invalid transaction (DoubleSpend): input `{}` was already spent",
+        lamp.id()
+    );
+    assert_eq!(frame["transaction_id"], lost);
+    assert_eq!(
+        (frame["class"].clone(), frame["message"].clone()),
+        (json!("DoubleSpend"), json!(message))
+    );
+    let status = node
+        .get(&format!("/api/v1/transactions/{lost}/status"))
+        .json();
+    assert_eq!(
+        status,
+        json!({"transaction_id": lost, "status": "rejected", "height": frame["height"],
+            "class": "DoubleSpend", "message": message})
+    );
+    assert_eq!(
+        node.get(&format!("/api/v1/transactions/{lost}")).status,
+        404
+    );
+    // It can be heard again.
+    let mut late = node.subscribe(&format!("{REJECTED}?from=1"));
+    assert_eq!(late.json(), frame);
 }
 
 #[test]
