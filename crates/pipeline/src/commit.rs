@@ -44,7 +44,7 @@ impl Committer {
     }
 
     /// The thread beside the orderer's, for blocks whose flush overlaps the next block's building.
-    /// Ends when `order_ended` hangs up and all blocks are through, or when one cannot be written.
+    /// Ends when `order_ended` hangs up and all blocks are through.
     pub(crate) fn run(&self, blocks: &Receiver<Built>, order_ended: &Receiver<()>) {
         loop {
             let built = select! {
@@ -53,28 +53,31 @@ impl Committer {
                 recv(order_ended) -> _ => blocks.try_recv().ok(),
             };
             let Some(built) = built else { return };
-            let written = self.write(built);
+            // After a failure this only drops what was handed over, which tells the submitters.
+            drop(self.write(built));
             self.under_way.fetch_sub(1, Ordering::SeqCst);
-            if written.is_err() {
-                return;
-            }
         }
     }
 
     /// Makes a block durable: here and now when nothing else is under way and nothing overlaps, else on
     /// the committer's thread.
     pub(crate) fn commit(&self, built: Built, overlap: bool) -> Result<(), Halted> {
-        if self.shared.failure().is_some() {
-            return Err(Halted);
-        }
         if !overlap && self.under_way.load(Ordering::SeqCst) == 0 {
             return self.write(built);
         }
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        self.waiting.send(built).map_err(|_| Halted)
+        self.waiting.send(built).map_err(|_| Halted)?;
+        if self.shared.failure().is_some() {
+            Err(Halted)
+        } else {
+            Ok(())
+        }
     }
 
     fn write(&self, built: Built) -> Result<(), Halted> {
+        if self.shared.failure().is_some() {
+            return Err(Halted);
+        }
         let Built {
             block,
             changes,
@@ -102,9 +105,9 @@ impl Committer {
             metrics::gauge!("daybook_height").set(block.block.header.height.0 as f64);
             self.shared.hub.publish(block.clone());
         }
-        for (id, mut ticket, outcome) in answers {
+        for (id, ticket, outcome) in answers {
             self.shared.pending.remove(&id);
-            ticket.answer(outcome);
+            ticket.settle(outcome);
         }
         if let Some(block) = &block {
             self.shared.hub.announce(block.block.header.height);

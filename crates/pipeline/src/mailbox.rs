@@ -109,7 +109,7 @@ impl Submitter {
                 acknowledge,
                 door: Door::Bulk,
                 reply,
-                _permit: permit,
+                permit,
             };
             ready.push(Submission { text, ticket });
         }

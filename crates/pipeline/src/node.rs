@@ -207,7 +207,7 @@ impl Node {
             acknowledge,
             door,
             reply: Reply::One(reply),
-            _permit: permit,
+            permit,
         };
         self.shared.queue.push_all([Submission { text, ticket }]);
         outcome.await.unwrap_or(Outcome::Stopped)
@@ -306,7 +306,7 @@ impl Shared {
         // Only the first failure is told; those that follow are its consequence.
         drop(self.failure.set(reason.to_owned()));
         self.pool.close();
-        self.queue.close();
+        self.queue.abandon();
         self.hub.close();
         self.failed.send_replace(true);
     }

@@ -69,8 +69,8 @@ pub(crate) struct Ticket {
     pub(crate) acknowledge: Acknowledge,
     pub(crate) door: Door,
     pub(crate) reply: Reply,
-    /// Gives the pool its room back when the ticket is dropped.
-    pub(crate) _permit: Permit,
+    /// Gives the pool its room back when the ticket is settled or dropped.
+    pub(crate) permit: Permit,
 }
 
 /// Where the outcome goes.
@@ -84,16 +84,29 @@ pub(crate) enum Reply {
 impl Ticket {
     /// Answers, unless it was answered before.
     pub(crate) fn answer(&mut self, outcome: Outcome) {
-        match std::mem::replace(&mut self.reply, Reply::Done) {
-            // A client that left does not stop its transaction; nobody hears the answer.
-            Reply::One(sender) => drop(sender.send(outcome)),
-            Reply::Tagged(slip) => slip.answer(outcome),
-            Reply::Done => {}
-        }
+        std::mem::replace(&mut self.reply, Reply::Done).send(outcome);
+    }
+
+    /// The transaction is through: gives the room back, then answers.
+    pub(crate) fn settle(mut self, outcome: Outcome) {
+        let reply = std::mem::replace(&mut self.reply, Reply::Done);
+        drop(self.permit);
+        reply.send(outcome);
     }
 
     /// Whether the client was told already that the transaction is taken.
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.reply, Reply::Done)
+    }
+}
+
+impl Reply {
+    fn send(self, outcome: Outcome) {
+        match self {
+            // A client that left does not stop its transaction; nobody hears the answer.
+            Reply::One(sender) => drop(sender.send(outcome)),
+            Reply::Tagged(slip) => slip.answer(outcome),
+            Reply::Done => {}
+        }
     }
 }

@@ -81,6 +81,16 @@ impl Queue {
         Some((number, taken))
     }
 
+    /// Takes no more and drops what waits, which tells their senders: nothing can be committed.
+    pub(crate) fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        self.arrived.notify_all();
+        drop(waiting);
+    }
+
     /// Takes no more. What waits is still verified.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -136,7 +146,7 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
             match (transaction, refused) {
                 (_, Some((id, rejection))) => {
                     shared.count_rejection(&rejection);
-                    ticket.answer(Outcome::Rejected {
+                    ticket.settle(Outcome::Rejected {
                         id: Some(id),
                         rejection,
                     });
@@ -162,7 +172,7 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
 fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>, Vec<Ticket>) {
     let mut transactions = Vec::with_capacity(submissions.len());
     let mut tickets = Vec::with_capacity(submissions.len());
-    for Submission { text, mut ticket } in submissions {
+    for Submission { text, ticket } in submissions {
         match parser.parse(text) {
             Ok(transaction) => {
                 transactions.push(transaction);
@@ -170,7 +180,7 @@ fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>
             }
             Err(rejection) => {
                 Shared::count_rejection_class(rejection.class);
-                ticket.answer(Outcome::Rejected {
+                ticket.settle(Outcome::Rejected {
                     id: None,
                     rejection,
                 });

@@ -105,7 +105,8 @@ async fn stop(running: Running) {
 
 /// Sends all through the bulk door and returns the outcomes in the order sent.
 async fn bulk(house: &House, transactions: &[&Transaction], acknowledge: Acknowledge) -> Vec<Outcome> {
-    let (submitter, mut outcomes) = house.node.submitter(100);
+    // Nothing is taken before all is sent, so the window must hold it all.
+    let (submitter, mut outcomes) = house.node.submitter(transactions.len());
     let tagged = (0..).zip(transactions.iter().map(|transaction| text(transaction)));
     assert!(submitter.submit_all(tagged, acknowledge).await);
     drop(submitter);
