@@ -6,6 +6,7 @@ use daybook_ledger::Height;
 
 use crate::{
     CheckOptions, Report, Store, StoreError, Tip, check,
+    check::{no_log, require_log},
     disk::{Disk, File},
     error::At,
     log::{Log, SEGMENT_HEADER_BYTES, Scan, Segment, Start},
@@ -58,18 +59,16 @@ pub fn restore(
     options: &CheckOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
+    let folders = Folders::of(from);
+    require_log(&folders.log, &*disk)?;
     require_empty(to, &*disk)?;
     // A backup may lie on a medium that takes no lock file; then no node can run on it either.
     let _lock = match lock(from, &*disk) {
         Err(StoreError::Io { .. }) => None,
         held => Some(held?),
     };
-    let folders = Folders::of(from);
     let Some((log, _)) = Log::open(&folders.log, disk.clone())? else {
-        return Err(StoreError::Foreign(format!(
-            "{} holds no log",
-            folders.log.display()
-        )));
+        return Err(no_log(&folders.log));
     };
     copy(&log, None, to, &*disk, progress)?;
     check(
@@ -170,7 +169,7 @@ impl Copied {
         file.allocate(segment.bytes).at(&path)?;
         let mut header = vec![0; SEGMENT_HEADER_BYTES];
         segment
-            .file
+            .file()?
             .read_at(&mut header, 0)
             .reading(&segment.path, 0)?;
         Ok(Copied {

@@ -101,14 +101,12 @@ pub fn check(
     options: &CheckOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Report, StoreError> {
-    let lock = lock(dir, &*disk)?;
     let folders = Folders::of(dir);
+    require_log(&folders.log, &*disk)?;
+    let lock = lock(dir, &*disk)?;
     folders.create(&*disk)?;
     let Some((log, _)) = Log::open(&folders.log, disk.clone())? else {
-        return Err(StoreError::Foreign(format!(
-            "{} holds no log",
-            folders.log.display()
-        )));
+        return Err(no_log(&folders.log));
     };
     let genesis = read_genesis(&log)?;
     let mut check = Check {
@@ -134,6 +132,19 @@ pub fn check(
         report.rebuilt = true;
     }
     Ok(report)
+}
+
+/// Refuses a folder that holds no log before anything is made in it.
+pub(crate) fn require_log(log: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
+    match disk.list(log) {
+        Ok(names) if names.iter().any(|name| name.ends_with(".seg")) => Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at(log),
+        _ => Err(no_log(log)),
+    }
+}
+
+pub(crate) fn no_log(log: &Path) -> StoreError {
+    StoreError::Foreign(format!("{} holds no log", log.display()))
 }
 
 /// What is derived from the log, as far as it could be opened.
@@ -329,7 +340,7 @@ impl<'c> Check<'c> {
         while offset < to {
             let piece = ((to - offset) as usize).min(ZEROS_BYTES);
             segment
-                .file
+                .file()?
                 .read_at(&mut bytes[..piece], offset)
                 .reading(&segment.path, offset)?;
             if let Some(place) = bytes[..piece].iter().position(|byte| *byte != 0) {

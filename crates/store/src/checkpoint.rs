@@ -20,7 +20,7 @@ use crate::{
     Tip,
     disk::{Disk, File},
     error::{At, StoreError},
-    unspent::{ENTRY_BYTES, UnspentTable, read_entry},
+    unspent::{ENTRY_BYTES, LOOK_AHEAD, UnspentTable, read_entry},
 };
 
 const VERSION: u8 = 1;
@@ -184,8 +184,11 @@ pub(crate) fn load(
         if crc32c::crc32c_append(crc32c::crc32c(count), &piece).to_le_bytes() != crc {
             return Err(wrong("the checksum of a piece is wrong"));
         }
-        for entry in piece.chunks_exact(ENTRY_BYTES) {
-            let entry = entry.try_into().expect("the chunk is one entry long");
+        let (entries, _) = piece.as_chunks::<ENTRY_BYTES>();
+        for (at, entry) in entries.iter().enumerate() {
+            if let Some((ahead, _)) = entries.get(at + LOOK_AHEAD).and_then(read_entry) {
+                table.prefetch(&ahead);
+            }
             let (output, unspent) = read_entry(entry).ok_or_else(|| wrong("an amount is wrong"))?;
             if !table.insert(&output, unspent) {
                 return Err(wrong("an output appears twice"));

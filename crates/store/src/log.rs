@@ -5,6 +5,7 @@ pub(crate) mod record;
 mod scan;
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -12,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use daybook_ledger::{Height, block::BlockHash};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub(crate) use scan::{Scan, Start, Torn};
 
@@ -40,10 +41,15 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// A segment in the making.
 const PREPARED_NAME: &str = "prepared.tmp";
 
+/// Segments held open for reading at once: a log may have more of them than a process may have open
+/// files.
+const OPEN_SEGMENTS_MAX: usize = 256;
+
 /// All segments, for reading.
 pub(crate) struct Log {
     pub(crate) dir: PathBuf,
     disk: Arc<dyn Disk>,
+    files: Arc<OpenFiles>,
     segments: RwLock<Vec<Arc<Segment>>>,
 }
 
@@ -51,10 +57,48 @@ pub(crate) struct Log {
 pub(crate) struct Segment {
     pub(crate) number: u32,
     pub(crate) path: PathBuf,
-    pub(crate) file: Arc<dyn File>,
     pub(crate) bytes: u64,
     /// Height of its first record.
     pub(crate) first: Height,
+    files: Arc<OpenFiles>,
+}
+
+/// The segments that are held open; the one opened first is closed first.
+struct OpenFiles {
+    disk: Arc<dyn Disk>,
+    opened: Mutex<Opened>,
+}
+
+#[derive(Default)]
+struct Opened {
+    files: BTreeMap<u32, Arc<dyn File>>,
+    order: VecDeque<u32>,
+}
+
+impl OpenFiles {
+    fn new(disk: Arc<dyn Disk>) -> Arc<OpenFiles> {
+        Arc::new(OpenFiles {
+            disk,
+            opened: Mutex::default(),
+        })
+    }
+
+    fn get(&self, number: u32, path: &Path) -> Result<Arc<dyn File>, StoreError> {
+        let mut opened = self.opened.lock();
+        let Opened { files, order } = &mut *opened;
+        if let Some(file) = files.get(&number) {
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(path).at(path)?;
+        if order.len() == OPEN_SEGMENTS_MAX
+            && let Some(oldest) = order.pop_front()
+        {
+            files.remove(&oldest);
+        }
+        order.push_back(number);
+        files.insert(number, file.clone());
+        Ok(file)
+    }
 }
 
 impl Log {
@@ -63,6 +107,7 @@ impl Log {
         dir: &Path,
         disk: Arc<dyn Disk>,
     ) -> Result<Option<(Log, BlockHash)>, StoreError> {
+        let files = OpenFiles::new(disk.clone());
         let mut segments = Vec::new();
         let mut chain = None;
         for name in disk.list(dir).at(dir)? {
@@ -77,8 +122,7 @@ impl Log {
                     "the segment before it is missing",
                 ));
             }
-            let file = disk.open(&path).at(&path)?;
-            let (segment, its_chain) = Segment::read(number, path, file)?;
+            let (segment, its_chain) = Segment::read(number, path, &files)?;
             if *chain.get_or_insert(its_chain) != its_chain {
                 return Err(StoreError::damaged(
                     &segment.path,
@@ -93,6 +137,7 @@ impl Log {
             Log {
                 dir: dir.to_owned(),
                 disk,
+                files,
                 segments: RwLock::new(segments),
             },
             chain,
@@ -109,6 +154,7 @@ impl Log {
     ) -> Result<Log, StoreError> {
         let log = Log {
             dir: dir.to_owned(),
+            files: OpenFiles::new(disk.clone()),
             disk,
             segments: RwLock::new(Vec::new()),
         };
@@ -119,14 +165,14 @@ impl Log {
         let file = prepare(&*log.disk, &path, bytes)?;
         file.write_at(&record, SEGMENT_HEADER_BYTES as u64)
             .at(&path)?;
-        log.add(file, bytes, Height(0), chain)?;
+        log.add(&*file, bytes, Height(0), chain)?;
         Ok(log)
     }
 
     /// Gives the prepared file its header and its name. From then on it is the last segment.
     fn add(
         &self,
-        file: Arc<dyn File>,
+        file: &dyn File,
         bytes: u64,
         first: Height,
         chain: BlockHash,
@@ -142,9 +188,9 @@ impl Log {
         let segment = Arc::new(Segment {
             number,
             path,
-            file,
             bytes,
             first,
+            files: self.files.clone(),
         });
         self.segments.write().push(segment.clone());
         Ok(segment)
@@ -182,7 +228,7 @@ impl Log {
         let segment = self.segment_of(place)?;
         let mut bytes = vec![0; place.length as usize];
         segment
-            .file
+            .file()?
             .read_at(&mut bytes, place.offset)
             .reading(&segment.path, place.offset)?;
         let record =
@@ -197,7 +243,7 @@ impl Log {
         let at = table + u64::from(index) * TABLE_ENTRY_BYTES as u64;
         let mut entries = [0; 2 * TABLE_ENTRY_BYTES];
         segment
-            .file
+            .file()?
             .read_at(&mut entries, at)
             .reading(&segment.path, at)?;
         let entry = TableEntry::read(&entries[..TABLE_ENTRY_BYTES]);
@@ -209,7 +255,7 @@ impl Log {
         let mut bytes = vec![0; (next.offset - entry.offset) as usize];
         let start = place.offset + u64::from(entry.offset);
         segment
-            .file
+            .file()?
             .read_at(&mut bytes, start)
             .reading(&segment.path, start)?;
         entry.open(bytes.into()).ok_or_else(|| {
@@ -226,8 +272,9 @@ impl Segment {
     fn read(
         number: u32,
         path: PathBuf,
-        file: Arc<dyn File>,
+        files: &Arc<OpenFiles>,
     ) -> Result<(Segment, BlockHash), StoreError> {
+        let file = files.get(number, &path)?;
         let mut header = [0; SEGMENT_HEADER_BYTES];
         file.read_at(&mut header, 0).reading(&path, 0)?;
         let wrong = |what: &str| StoreError::damaged(&path, 0, what);
@@ -261,12 +308,17 @@ impl Segment {
             Segment {
                 number,
                 path,
-                file,
                 bytes,
                 first,
+                files: files.clone(),
             },
             chain,
         ))
+    }
+
+    /// The file, for reading.
+    pub(crate) fn file(&self) -> Result<Arc<dyn File>, StoreError> {
+        self.files.get(self.number, &self.path)
     }
 
     /// A flaw of the record at `offset`, as an error.
@@ -280,6 +332,8 @@ pub(crate) struct Appender {
     log: Arc<Log>,
     chain: BlockHash,
     current: Arc<Segment>,
+    /// The current segment, for writing.
+    file: Arc<dyn File>,
     offset: u64,
     segment_bytes: u64,
     prepared: Option<JoinHandle<Result<Arc<dyn File>, StoreError>>>,
@@ -302,13 +356,15 @@ impl Appender {
         if log.disk.open(&prepared).is_ok() {
             log.disk.remove(&prepared).at(&prepared)?;
         }
+        let file = log.disk.open(&current.path).at(&current.path)?;
         if torn.bytes > 0 {
-            wipe(&current, offset, torn.bytes)?;
+            wipe(&*file, &current.path, offset, torn.bytes)?;
         }
         Ok(Appender {
             log,
             chain,
             current,
+            file,
             offset,
             segment_bytes,
             prepared: None,
@@ -327,8 +383,8 @@ impl Appender {
         }
         let offset = self.offset;
         let segment = &self.current;
-        segment.file.write_at(&buffer, offset).at(&segment.path)?;
-        segment.file.sync_data().at(&segment.path)?;
+        self.file.write_at(&buffer, offset).at(&segment.path)?;
+        self.file.sync_data().at(&segment.path)?;
         self.offset += bytes;
         let prefix = buffer[..PREFIX_BYTES]
             .try_into()
@@ -366,7 +422,8 @@ impl Appender {
         }
         self.current = self
             .log
-            .add(file, wanted.max(self.segment_bytes), first, self.chain)?;
+            .add(&*file, wanted.max(self.segment_bytes), first, self.chain)?;
+        self.file = file;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         Ok(())
     }
@@ -418,19 +475,16 @@ fn prepare(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Arc<dyn File>, St
     Ok(file)
 }
 
-fn wipe(segment: &Segment, start: u64, bytes: u64) -> Result<(), StoreError> {
+fn wipe(file: &dyn File, path: &Path, start: u64, bytes: u64) -> Result<(), StoreError> {
     let zeros = vec![0; ZEROS_BYTES];
     let mut offset = start;
     let end = start + bytes;
     while offset < end {
         let piece = (end - offset).min(ZEROS_BYTES as u64);
-        segment
-            .file
-            .write_at(&zeros[..piece as usize], offset)
-            .at(&segment.path)?;
+        file.write_at(&zeros[..piece as usize], offset).at(path)?;
         offset += piece;
     }
-    segment.file.sync_data().at(&segment.path)
+    file.sync_data().at(path)
 }
 
 fn segment_header(

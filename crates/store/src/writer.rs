@@ -14,6 +14,7 @@ use crate::{
     open::Folders,
     place::Place,
     store::Shared,
+    unspent::LOOK_AHEAD,
 };
 
 /// The writing side: there is one.
@@ -187,7 +188,11 @@ impl Writer {
         };
         {
             let mut state = self.shared.state.write();
+            let mut ahead = changes.outputs.keys().skip(LOOK_AHEAD);
             for (output, unspent) in &changes.outputs {
+                if let Some(output) = ahead.next() {
+                    state.table.prefetch(output);
+                }
                 let taken = match unspent {
                     Some(unspent) => state.table.insert(output, *unspent),
                     // An output may be made and spent in one block.

@@ -186,3 +186,18 @@ fn a_backup_on_a_real_disk_goes_there_and_back() {
         "a store in use is not checked"
     );
 }
+
+#[test]
+fn a_folder_without_a_log_is_neither_checked_nor_restored_from_and_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let options = CheckOptions::default();
+    for from in [dir.path().to_owned(), dir.path().join("nowhere")] {
+        let checked = check(&from, disk.clone(), &options, &mut |_, _| {});
+        assert!(matches!(checked, Err(StoreError::Foreign(_))));
+        let to = dir.path().join("to");
+        let restored = restore(&from, &to, disk.clone(), &options, &mut |_, _| {});
+        assert!(matches!(restored, Err(StoreError::Foreign(_))));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -221,3 +221,31 @@ fn a_real_disk_holds_what_the_simulated_one_does() {
     assert_same(&store, &after[40], 40);
     assert_eq!(recovery.replayed_blocks, 0);
 }
+
+#[test]
+fn a_log_of_more_segments_than_are_held_open_is_read_from_end_to_end() {
+    let mut maker = Maker::new(6);
+    let made: Vec<_> = (0..300).map(|_| maker.random_block(4)).collect();
+    let disk = SimulatedDisk::new();
+    let options = Options {
+        segment_bytes: 4_096,
+        ..Options::default()
+    };
+    let (store, mut writer, _) = open(&disk, options.clone()).unwrap();
+    made.iter().for_each(|made| put(&mut writer, made).unwrap());
+    let is_segment = |path: &std::path::Path| path.extension().is_some_and(|end| end == "seg");
+    let segments = disk
+        .files()
+        .iter()
+        .filter(|(path, _)| is_segment(path))
+        .count();
+    assert!(segments > 256, "{segments} segments");
+    for height in [1, 299, 2, 150, 300, 1] {
+        store.block(Height(height)).unwrap().unwrap();
+    }
+    drop(writer);
+    let (store, _, recovery) = open(&disk, options).unwrap();
+    assert_eq!(recovery.replayed_blocks, 300);
+    let known = maker.naive.transactions.iter().next().unwrap();
+    assert_eq!(store.position(known.0).unwrap(), Some(known.1.0));
+}

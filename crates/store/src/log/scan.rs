@@ -255,7 +255,7 @@ impl Scan {
             self.window.resize(wanted as usize, 0);
             self.window_start = offset;
             let read = segment
-                .file
+                .file()?
                 .read_at(&mut self.window, offset)
                 .reading(&segment.path, offset);
             if read.is_err() {
