@@ -250,3 +250,180 @@ fn decode(bytes: &[u8; HEADER_BYTES]) -> Header {
         end: mark(48 + 104),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{collections::BTreeMap, io};
+
+    use daybook_ledger::{Amount, Lock as OutputLock, OutputRef, TransactionId, Unspent};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::disk::{Lock, Map, simulated::SimulatedDisk};
+
+    type Hook = Arc<dyn Fn() + Send + Sync>;
+
+    /// A disk on which something else happens before every write.
+    struct Busy(SimulatedDisk, Hook);
+
+    struct BusyFile(Arc<dyn File>, Hook);
+
+    impl Disk for Busy {
+        fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            self.0.open(path)
+        }
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+            Ok(Arc::new(BusyFile(self.0.create(path)?, self.1.clone())))
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            self.0.remove(path)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            self.0.list(dir)
+        }
+        fn create_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.create_dir(dir)
+        }
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            self.0.sync_dir(dir)
+        }
+        fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+            self.0.lock(path)
+        }
+    }
+
+    impl File for BusyFile {
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+            self.0.read_at(into, offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+            (self.1)();
+            self.0.write_at(bytes, offset)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+        fn allocate(&self, bytes: u64) -> io::Result<()> {
+            self.0.allocate(bytes)
+        }
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn map(&self) -> io::Result<Map> {
+            self.0.map()
+        }
+    }
+
+    fn output(number: u64) -> OutputRef {
+        let mut id = [0; 32];
+        for (at, piece) in id.chunks_exact_mut(8).enumerate() {
+            let word = (number * 4 + at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            piece.copy_from_slice(&(word ^ (word >> 29)).to_le_bytes());
+        }
+        OutputRef {
+            transaction: TransactionId(id),
+            index: 0,
+        }
+    }
+
+    fn unspent(number: u64) -> Unspent {
+        Unspent {
+            amount: Amount::new(number + 1).unwrap(),
+            lock: OutputLock([number as u8; 32]),
+        }
+    }
+
+    fn mark(height: u64) -> Mark {
+        let tip = Tip {
+            height: Height(height),
+            hash: BlockHash([1; 32]),
+            state: StateHash(Some([2; 32])),
+            time: BlockTime(height),
+            transactions: height * 3,
+        };
+        Mark {
+            tip,
+            segment: 1,
+            offset: height * 8,
+        }
+    }
+
+    #[test]
+    fn what_changes_between_two_pieces_is_made_exact_by_replaying_it() {
+        // Fifteen thousand outputs lie in four chunks; before each is written, a block spends some of
+        // every chunk and makes others, which take the places that were freed.
+        let mut table = UnspentTable::new();
+        let mut model = BTreeMap::new();
+        for number in 0..15_000 {
+            assert!(table.insert(&output(number), unspent(number)));
+            model.insert(output(number), unspent(number));
+        }
+        let state = Arc::new(RwLock::new(State {
+            table,
+            mark: mark(100),
+        }));
+        let blocks = Arc::new(Mutex::new(Vec::new()));
+        let hook: Hook = {
+            let (state, blocks) = (state.clone(), blocks.clone());
+            Arc::new(move || {
+                let mut state = state.write();
+                let mut blocks = blocks.lock();
+                let block = blocks.len() as u64;
+                let mut changes = Vec::new();
+                for step in 0..150 {
+                    changes.push((output(step * 100 + block), None));
+                    let fresh = 20_000 + block * 1_000 + step;
+                    changes.push((output(fresh), Some(unspent(fresh))));
+                    // What the block before made is spent again.
+                    if block > 0 && step % 2 == 0 {
+                        changes.push((output(fresh - 1_000), None));
+                    }
+                }
+                for (output, unspent) in &changes {
+                    let taken = match unspent {
+                        Some(unspent) => state.table.insert(output, *unspent),
+                        None => state.table.remove(output),
+                    };
+                    assert!(taken);
+                }
+                blocks.push(changes);
+                state.mark = mark(100 + blocks.len() as u64);
+            })
+        };
+        let disk = Busy(SimulatedDisk::new(), hook);
+        let dir = Path::new("/checkpoint");
+        disk.create_dir(dir).unwrap();
+        let chain = BlockHash([7; 32]);
+        let written = write(dir, &disk, chain, &state, || Ok(())).unwrap();
+        // The write of the header comes after the end was noted.
+        assert_eq!((written.start, written.end), (mark(100), mark(104)));
+
+        let path = list(dir, &disk).unwrap().remove(0);
+        let (header, file) = read_header(&path, &disk).unwrap();
+        assert_eq!(header, written);
+        let mut loaded = load(&path, &header, &*file).unwrap();
+        let blocks = blocks.lock();
+        let mut surprises = 0;
+        for (output, unspent) in blocks[..4].iter().flatten() {
+            let expected = match unspent {
+                Some(unspent) => loaded.insert(output, *unspent),
+                None => loaded.remove(output),
+            };
+            surprises += usize::from(!expected);
+            match unspent {
+                Some(unspent) => model.insert(*output, *unspent),
+                None => model.remove(output),
+            };
+        }
+        assert!(
+            surprises > 100,
+            "the checkpoint knew {surprises} changes already"
+        );
+        assert_eq!(loaded.iter().collect::<BTreeMap<_, _>>(), model);
+    }
+}
