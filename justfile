@@ -55,7 +55,7 @@ deny:
 
 # Kill a node at random moments, again and again
 crash rounds="500":
-    DAYBOOK_CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook --test crash -- --nocapture
+    CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook --test crash -- --nocapture
 
 # What takes too long for every change: supply chain, 500 crash rounds, a minute for each fuzz target
 nightly: deny crash
