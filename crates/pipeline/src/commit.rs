@@ -54,7 +54,7 @@ impl Committer {
             };
             let Some(built) = built else { return };
             // After a failure this only drops what was handed over, which tells the submitters.
-            drop(self.write(built));
+            let _halted = self.write(built);
             self.under_way.fetch_sub(1, Ordering::SeqCst);
         }
     }
