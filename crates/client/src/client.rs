@@ -201,21 +201,25 @@ impl Client {
             Mode::Sync => "/api/v1/transactions?mode=sync",
             Mode::Commit => "/api/v1/transactions?mode=commit",
         };
-        let answer = self.http.send(Method::POST, path, submission.text.clone()).await?;
+        let answer = self
+            .http
+            .send(Method::POST, path, submission.text.clone())
+            .await?;
         if answer.status != StatusCode::ACCEPTED {
             return match answer.error(path) {
-                Error::Refused(refusal) => Ok(Answer::Refused { id: submission.id, refusal }),
+                Error::Refused(refusal) => Ok(Answer::Refused {
+                    id: submission.id,
+                    refusal,
+                }),
                 Error::Busy { message, .. } => Ok(Answer::Busy { message }),
                 error => Err(error),
             };
         }
         let id = match submission.id {
             Some(id) => id,
-            None => {
-                Submission::from_text(answer.body)
-                    .id
-                    .ok_or_else(|| Error::protocol("an accepted transaction without an id"))?
-            }
+            None => Submission::from_text(answer.body)
+                .id
+                .ok_or_else(|| Error::protocol("an accepted transaction without an id"))?,
         };
         Ok(Answer::Accepted { id })
     }
@@ -228,10 +232,14 @@ impl Client {
     pub async fn submit(&self, submission: &Submission, mode: Mode) -> Result<Answer, Error> {
         match (self.post(submission, mode).await?, mode) {
             (Answer::Accepted { id }, Mode::Commit) => match self.status(&id).await? {
-                Status::Committed(position) => {
-                    Ok(Answer::Committed(Receipt { id, position, repeated: false }))
-                }
-                other => Err(Error::protocol(format!("committed, yet its status is {other:?}"))),
+                Status::Committed(position) => Ok(Answer::Committed(Receipt {
+                    id,
+                    position,
+                    repeated: false,
+                })),
+                other => Err(Error::protocol(format!(
+                    "committed, yet its status is {other:?}"
+                ))),
             },
             (answer, _) => Ok(answer),
         }

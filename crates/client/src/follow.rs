@@ -231,7 +231,7 @@ impl Follow {
     /// Takes one frame; `None` when it was seen on an earlier connection or is no event.
     fn take(&mut self, text: &str) -> Result<Option<Event>, Error> {
         if let Some(notice) = Notice::from_json(text) {
-            self.note(&notice);
+            self.note(&notice)?;
             return Ok(None);
         }
         let frame = Frame::from_json(self.stream, text)?;
@@ -292,7 +292,7 @@ impl Follow {
         }))
     }
 
-    fn note(&mut self, notice: &Notice) {
+    fn note(&mut self, notice: &Notice) -> Result<(), Error> {
         match (notice.notice.as_str(), notice.height) {
             ("lagging", _) => self.behind = notice.behind.unwrap_or_default(),
             ("head" | "caught_up", Some(height)) => {
@@ -301,17 +301,36 @@ impl Follow {
                     height: Height(height + 1),
                     index: 0,
                 };
-                // Behind everything that was delivered there is nothing to compare with.
+                let awaited = self
+                    .connection
+                    .as_ref()
+                    .is_some_and(|connection| connection.repeats);
+                if let (true, Some((place, _))) = (awaited, &self.last)
+                    && place.height.0 <= height
+                {
+                    return Err(Error::Protocol(format!(
+                        "no event at {place} any more: the node holds another history"
+                    )));
+                }
                 if self.cursor.is_some_and(|cursor| cursor < next) {
                     self.cursor = Some(next);
-                    self.last = None;
+                    // The last event of the newest height is kept to compare histories by. An older
+                    // one is not: a quiet stream would be read again from it.
+                    if self
+                        .last
+                        .as_ref()
+                        .is_some_and(|(place, _)| place.height.0 < height)
+                    {
+                        self.last = None;
+                    }
                     if let Some(connection) = &mut self.connection {
-                        (connection.repeats, connection.to_skip) = (false, 0);
+                        connection.to_skip = 0;
                     }
                 }
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn disconnect(&mut self) {

@@ -72,6 +72,7 @@ impl LiveNode {
     /// # Errors
     /// `InUse`, `Damaged`, `System` or `Usage`, each with a sentence that says what to do.
     pub(crate) async fn start(config: &Config) -> Result<LiveNode, Failure> {
+        allow_open_files();
         let dir = DataDir::new(&config.data_dir);
         dir.make()?;
         let lock = dir.lock()?;
@@ -117,6 +118,7 @@ impl LiveNode {
             streams,
         };
 
+        tracing::info!(data_dir = %config.data_dir.display(), "opening the ledger");
         let began = Instant::now();
         let (store, writer, recovery) = {
             let (dir, rules) = (dir.ledger(), config.rules.clone());
@@ -242,6 +244,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .map_err(|e| Failure::new(Exit::System, format!("an internal error: {e}")))
+}
+
+/// Takes as many open files as the system allows: the soft limit that most systems begin with is for
+/// programs that use `select`, and far below the limit of connections.
+fn allow_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn gateway_settings(

@@ -88,8 +88,9 @@ pub(crate) fn fetch(
         .buffered(FETCHES_MAX)
 }
 
-/// A parser for what a node holds: its own rules may be looser than the defaults.
-fn reader() -> Parser {
+/// A parser for what a node holds or may take: its rules may be looser than the defaults, and it is
+/// the one to decide.
+pub(crate) fn reader() -> Parser {
     Parser::new(Rules {
         key_names: false,
         language: false,

@@ -15,6 +15,8 @@ use crate::{
     out::Out,
 };
 
+/// The signal of a write beyond the limit of file sizes, the same number on every Linux.
+const SIGXFSZ: i32 = 25;
 /// A second Ctrl-C this long after the first ends the program at once.
 const INSIST_AFTER: Duration = Duration::from_secs(1);
 
@@ -25,6 +27,8 @@ pub(crate) async fn run(config: &Config, out: Out) -> Result<(), Failure> {
     let system = |e: std::io::Error| Failure::system("signals", &e);
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+    // A file that may not grow is an error of that write, which says more than dying of a signal.
+    let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(system)?;
     let mut live = match LiveNode::start(config).await {
         Err(failure) if failure.exit == Exit::InUse => return Err(in_use(config, failure)),
         other => other?,

@@ -2,7 +2,6 @@
 
 use daybook_client::{Filter, From, Stream};
 use daybook_ledger::Operation;
-use serde_json::{json, value::RawValue};
 use tokio::time::timeout;
 
 use crate::{
@@ -53,9 +52,11 @@ pub(crate) async fn run(args: &cli::Stream, out: Out) -> Result<(), Failure> {
         let event = next?;
         events += 1;
         if args.show_cursor {
-            let raw: &RawValue = serde_json::from_str(&event.text)
-                .map_err(|e| Failure::refused(format!("an event that is no JSON: {e}")))?;
-            out.line(&json!({"cursor": event.cursor.to_string(), "event": raw}).to_string());
+            // The event as it came, so that its members keep their order and numbers their text.
+            out.line(&format!(
+                "{{\"cursor\":\"{}\",\"event\":{}}}",
+                event.cursor, event.text
+            ));
         } else {
             out.line(&event.text);
         }

@@ -152,10 +152,13 @@ async fn finish(
         Some(text) => draft.metadata(value("--metadata", text)?),
         None => draft,
     };
-    let transaction = draft.sign(&[key]).map_err(|error| match error {
-        DraftError::Refused(rejection) => Failure::refused(rejection.to_string()),
-        other => Failure::refused(other.to_string()),
-    })?;
+    let transaction =
+        draft
+            .sign_with(&mut outputs::reader(), &[key])
+            .map_err(|error| match error {
+                DraftError::Refused(rejection) => Failure::refused(rejection.to_string()),
+                other => Failure::refused(other.to_string()),
+            })?;
     if sending.dry_run {
         out.line(&String::from_utf8_lossy(transaction.canonical()));
         return Ok(());

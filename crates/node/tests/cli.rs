@@ -4,15 +4,9 @@
 
 mod common;
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
-use common::{Node, binary, daybook, daybook_with, files_below};
+use common::{Node, binary, daybook, daybook_with, files_below, get};
 use daybook_client::{Filter, From, Stream};
 use daybook_ledger::Height;
 use serde_json::Value;
@@ -833,13 +827,46 @@ fn one_node_answers_in_both_dialects_at_once() {
     let id = create(&node, &alice, "1");
     let also = &node.listening["also"][0];
     assert_eq!(also["dialect"], "v2");
-    let get = |url: &str| -> Value {
-        let url = format!("{url}/api/v1/blocks?transaction_id={id}");
-        let answer = Command::new("curl").args(["-s", &url]).output().unwrap();
-        serde_json::from_slice(&answer.stdout).unwrap()
-    };
+    let get = |url: &str| get(&format!("{url}/api/v1/blocks?transaction_id={id}"));
     assert_eq!(get(node.url()), serde_json::json!([1]));
     assert_eq!(get(also["http"].as_str().unwrap())["height"], 1);
+}
+
+#[test]
+fn a_node_that_cannot_write_ends_by_itself_and_loses_nothing_that_it_acknowledged() {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    let folder = tempfile::tempdir().unwrap();
+    let (alice, _) = owner(folder.path(), "alice.key");
+    let dir = folder.path().join("data");
+    let node = Node::start(&dir);
+    let kept = create(&node, &alice, "1");
+    // From here on no file may be written beyond its first byte.
+    let full = Rlimit {
+        current: Some(1),
+        maximum: Some(1),
+    };
+    prlimit(Some(node.pid()), Resource::Fsize, full).unwrap();
+    let lost = daybook(&[
+        "tx",
+        "create",
+        "--key",
+        &alice,
+        "--amount",
+        "2",
+        "--url",
+        node.url(),
+        "--timeout",
+        "1",
+    ]);
+    assert!(
+        [3, 6].contains(&lost.exit),
+        "neither committed nor refused: {lost:?}"
+    );
+    assert_eq!(node.ended().code(), Some(7));
+    let node = Node::start(&dir);
+    assert_eq!(node.listening["height"], 1);
+    daybook(&["tx", "get", &kept, "--url", node.url()]).ok();
+    create(&node, &alice, "2");
 }
 
 #[test]
