@@ -27,10 +27,10 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = Fulfillment::from_text(bytes, 100);
-    if let Ok(value) = Value::parse(bytes, 256) {
-        if let Ok(details) = Details::from_value(&value) {
-            assert_eq!(details.to_value(), value);
-            assert_eq!(details.condition(), details.condition());
-        }
+    if let Ok(value) = Value::parse(bytes, 256)
+        && let Ok(details) = Details::from_value(&value)
+    {
+        assert_eq!(details.to_value(), value);
+        assert_eq!(details.condition(), details.condition());
     }
 });

@@ -58,9 +58,15 @@ fn house_on(disk: SimulatedDisk, change: impl FnOnce(&mut StartOptions)) -> Hous
     let genesis = Genesis {
         chain: "story".into(),
         time: BlockTime(1_000),
-        validators: vec![Validator { key: proposer.public_key(), power: 10 }],
+        validators: vec![Validator {
+            key: proposer.public_key(),
+            power: 10,
+        }],
     };
-    let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+    let options = Options {
+        segment_bytes: 1 << 20,
+        ..Options::default()
+    };
     let shared = Arc::new(disk.clone());
     let (store, writer, _) =
         daybook_store::open(Path::new("/data"), shared, &genesis, options).unwrap();
@@ -68,19 +74,32 @@ fn house_on(disk: SimulatedDisk, change: impl FnOnce(&mut StartOptions)) -> Hous
     options.clock = Arc::new(SetClock::default());
     change(&mut options);
     let (node, running) = start(store, writer, options).unwrap();
-    House { node, running, disk }
+    House {
+        node,
+        running,
+        disk,
+    }
 }
 
 fn create(number: u64) -> Transaction {
     let data = Value::parse(format!(r#"{{"lot":{number}}}"#).as_bytes(), 8).unwrap();
-    Draft::create(data).output(10, alice().public_key()).sign(&[&alice()]).unwrap()
+    Draft::create(data)
+        .output(10, alice().public_key())
+        .sign(&[&alice()])
+        .unwrap()
 }
 
 /// Alice's output 0 of `parent` goes to bob, with a remark that makes it another transaction.
 fn transfer(parent: &Transaction, remark: &str) -> Transaction {
     let metadata = Value::parse(format!(r#"{{"remark":"{remark}"}}"#).as_bytes(), 8).unwrap();
     Draft::transfer(parent.asset())
-        .spend(OutputRef { transaction: parent.id(), index: 0 }, Details::Key(alice().public_key()))
+        .spend(
+            OutputRef {
+                transaction: parent.id(),
+                index: 0,
+            },
+            Details::Key(alice().public_key()),
+        )
         .output(10, bob().public_key())
         .metadata(metadata)
         .sign(&[&alice()])
@@ -92,19 +111,32 @@ fn text(transaction: &Transaction) -> Bytes {
 }
 
 fn at(height: u64, index: u32) -> Position {
-    Position { height: Height(height), index }
+    Position {
+        height: Height(height),
+        index,
+    }
 }
 
 async fn post(house: &House, transaction: &Transaction) -> Outcome {
-    house.node.submit(text(transaction), Acknowledge::Durable, Door::Classic).await
+    house
+        .node
+        .submit(text(transaction), Acknowledge::Durable, Door::Classic)
+        .await
 }
 
 async fn stop(running: Running) {
-    tokio::task::spawn_blocking(move || running.stop()).await.unwrap().unwrap();
+    tokio::task::spawn_blocking(move || running.stop())
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 /// Sends all through the bulk door and returns the outcomes in the order sent.
-async fn bulk(house: &House, transactions: &[&Transaction], acknowledge: Acknowledge) -> Vec<Outcome> {
+async fn bulk(
+    house: &House,
+    transactions: &[&Transaction],
+    acknowledge: Acknowledge,
+) -> Vec<Outcome> {
     // Nothing is taken before all is sent, so the window must hold it all.
     let (submitter, mut outcomes) = house.node.submitter(transactions.len());
     let tagged = (0..).zip(transactions.iter().map(|transaction| text(transaction)));
@@ -128,10 +160,25 @@ async fn a_durable_answer_names_the_place_and_readers_see_it_there() {
     let house = house(|_| {});
     let created = create(1);
     let outcome = post(&house, &created).await;
-    assert_eq!(outcome, Outcome::Committed { id: created.id(), position: at(1, 0), repeated: false });
-    let (position, stored) = house.node.store().transaction(&created.id()).unwrap().unwrap();
+    assert_eq!(
+        outcome,
+        Outcome::Committed {
+            id: created.id(),
+            position: at(1, 0),
+            repeated: false
+        }
+    );
+    let (position, stored) = house
+        .node
+        .store()
+        .transaction(&created.id())
+        .unwrap()
+        .unwrap();
     assert_eq!((position, stored), (at(1, 0), text(&created)));
-    assert_eq!(house.node.status(&created.id()).unwrap(), Status::Committed(at(1, 0)));
+    assert_eq!(
+        house.node.status(&created.id()).unwrap(),
+        Status::Committed(at(1, 0))
+    );
     stop(house.running).await;
 }
 
@@ -140,9 +187,15 @@ async fn through_the_classic_door_a_child_waits_for_its_parents_commit() {
     let house = house(|_| {});
     let parent = create(1);
     let child = transfer(&parent, "early");
-    assert_eq!(class(&post(&house, &child).await), Some(RejectionClass::InputDoesNotExist));
+    assert_eq!(
+        class(&post(&house, &child).await),
+        Some(RejectionClass::InputDoesNotExist)
+    );
     post(&house, &parent).await;
-    assert!(matches!(post(&house, &child).await, Outcome::Committed { .. }));
+    assert!(matches!(
+        post(&house, &child).await,
+        Outcome::Committed { .. }
+    ));
     stop(house.running).await;
 }
 
@@ -152,21 +205,33 @@ async fn through_the_bulk_door_a_child_may_follow_at_once() {
     let parent = create(1);
     let child = transfer(&parent, "at once");
     let outcomes = bulk(&house, &[&parent, &child], Acknowledge::Durable).await;
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })), "{outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Committed { .. })),
+        "{outcomes:?}"
+    );
     stop(house.running).await;
 }
 
 #[tokio::test]
-async fn the_bulk_door_answers_a_repetition_with_its_first_outcome_and_the_classic_one_refuses_it() {
+async fn the_bulk_door_answers_a_repetition_with_its_first_outcome_and_the_classic_one_refuses_it()
+{
     let house = house(|_| {});
     let (created, other) = (create(1), create(2));
     let moved = transfer(&created, "once");
-    let outcomes =
-        bulk(&house, &[&other, &created, &moved, &created, &moved], Acknowledge::Durable).await;
+    let outcomes = bulk(
+        &house,
+        &[&other, &created, &moved, &created, &moved],
+        Acknowledge::Durable,
+    )
+    .await;
     let places: Vec<(Position, bool)> = outcomes
         .iter()
         .map(|outcome| match outcome {
-            Outcome::Committed { position, repeated, .. } => (*position, *repeated),
+            Outcome::Committed {
+                position, repeated, ..
+            } => (*position, *repeated),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -175,10 +240,20 @@ async fn the_bulk_door_answers_a_repetition_with_its_first_outcome_and_the_class
     let again = bulk(&house, &[&created], Acknowledge::Durable).await;
     assert_eq!(
         again[0],
-        Outcome::Committed { id: created.id(), position: places[1].0, repeated: true }
+        Outcome::Committed {
+            id: created.id(),
+            position: places[1].0,
+            repeated: true
+        }
     );
-    assert_eq!(class(&post(&house, &created).await), Some(RejectionClass::DuplicateTransaction));
-    assert_eq!(class(&post(&house, &moved).await), Some(RejectionClass::DoubleSpend));
+    assert_eq!(
+        class(&post(&house, &created).await),
+        Some(RejectionClass::DuplicateTransaction)
+    );
+    assert_eq!(
+        class(&post(&house, &moved).await),
+        Some(RejectionClass::DoubleSpend)
+    );
     stop(house.running).await;
 }
 
@@ -189,7 +264,10 @@ async fn of_two_posts_of_one_transaction_at_once_exactly_one_commits() {
         let created = create(number);
         let (one, other) = tokio::join!(post(&house, &created), post(&house, &created));
         let committed = |outcome: &Outcome| matches!(outcome, Outcome::Committed { .. });
-        assert_eq!(usize::from(committed(&one)) + usize::from(committed(&other)), 1);
+        assert_eq!(
+            usize::from(committed(&one)) + usize::from(committed(&other)),
+            1
+        );
         let refused = if committed(&one) { &other } else { &one };
         assert_eq!(class(refused), Some(RejectionClass::DuplicateTransaction));
     }
@@ -211,12 +289,18 @@ async fn who_loses_after_being_taken_finds_the_reason_in_the_status_and_on_the_s
             break lost.clone();
         }
     };
-    assert_eq!((lost.id, lost.rejection.class), (loser.id(), RejectionClass::DoubleSpend));
+    assert_eq!(
+        (lost.id, lost.rejection.class),
+        (loser.id(), RejectionClass::DoubleSpend)
+    );
     match house.node.status(&loser.id()).unwrap() {
         Status::Rejected(_, rejection) => assert_eq!(rejection, lost.rejection),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(house.node.status(&winner.id()).unwrap(), Status::Committed(_)));
+    assert!(matches!(
+        house.node.status(&winner.id()).unwrap(),
+        Status::Committed(_)
+    ));
     stop(house.running).await;
 }
 
@@ -224,7 +308,12 @@ async fn who_loses_after_being_taken_finds_the_reason_in_the_status_and_on_the_s
 async fn blocks_are_stamped_with_the_clock_and_never_stand_still() {
     let clock = Arc::new(SetClock::default());
     let house = house(|options| options.clock = clock.clone());
-    for (number, set, stamped) in [(1, 5_000, 5_000), (2, 5_000, 5_001), (3, 10, 5_002), (4, 6_000, 6_000)] {
+    for (number, set, stamped) in [
+        (1, 5_000, 5_000),
+        (2, 5_000, 5_001),
+        (3, 10, 5_002),
+        (4, 6_000, 6_000),
+    ] {
         clock.0.store(set, Ordering::SeqCst);
         post(&house, &create(number)).await;
         assert_eq!(house.node.store().tip().time, BlockTime(stamped));
@@ -243,14 +332,20 @@ async fn a_follower_gets_every_block_once_from_memory_and_from_the_store() {
         if number % 7 == 0 {
             while seen < number {
                 seen += 1;
-                assert_eq!(early.next().await.unwrap().block.block.header.height, Height(seen));
+                assert_eq!(
+                    early.next().await.unwrap().block.block.header.height,
+                    Height(seen)
+                );
             }
         }
     }
     let mut late = house.node.follow(Height(1));
     assert_eq!(late.behind(), 40);
     for height in 1..=40 {
-        assert_eq!(late.next().await.unwrap().block.block.header.height, Height(height));
+        assert_eq!(
+            late.next().await.unwrap().block.block.header.height,
+            Height(height)
+        );
     }
     assert!(late.try_next().is_none());
     let waiting = tokio::spawn(async move { late.next().await });
@@ -272,7 +367,11 @@ async fn a_full_pool_says_so_and_a_bulk_sender_waits() {
     let all: Vec<&Transaction> = many.iter().collect();
     let outcomes = bulk(&house, &all, Acknowledge::Durable).await;
     assert_eq!(outcomes.len(), 200);
-    assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. })));
+    assert!(
+        outcomes
+            .iter()
+            .all(|outcome| matches!(outcome, Outcome::Committed { .. }))
+    );
     assert_eq!(house.node.load(), (0, 0), "all room is given back");
     stop(house.running).await;
 }
@@ -290,7 +389,11 @@ async fn a_node_that_cannot_write_stops_acknowledges_nothing_and_shows_nothing()
     assert_eq!(house.node.store().position(&lost.id()).unwrap(), None);
     assert_eq!(post(&house, &create(3)).await, Outcome::Stopped);
     let (submitter, mut outcomes) = house.node.submitter(10);
-    assert!(!submitter.submit(0, text(&create(4)), Acknowledge::Durable).await);
+    assert!(
+        !submitter
+            .submit(0, text(&create(4)), Acknowledge::Durable)
+            .await
+    );
     drop(submitter);
     assert!(!outcomes.next(&mut Vec::new()).await);
     stop(house.running).await;
@@ -298,8 +401,10 @@ async fn a_node_that_cannot_write_stops_acknowledges_nothing_and_shows_nothing()
 
 /// The disk forgets everything that was not flushed, and may keep parts of it, at every step of a run.
 #[tokio::test]
-async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_nothing_is_half_there() {
-    let seed: u64 = std::env::var("POWER_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
+async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_nothing_is_half_there()
+{
+    let seed: u64 =
+        std::env::var("POWER_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
     println!("POWER_SEED={seed}");
     let transactions: Vec<Transaction> = (0..60)
         .flat_map(|number| {
@@ -332,7 +437,12 @@ async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_noth
                 told += 1;
             }
             if let Some(position) = place {
-                let (_, stored) = after.node.store().transaction_at(position).unwrap().unwrap();
+                let (_, stored) = after
+                    .node
+                    .store()
+                    .transaction_at(position)
+                    .unwrap()
+                    .unwrap();
                 assert_eq!(stored, text(transaction));
             }
         }
@@ -341,10 +451,20 @@ async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_noth
         assert!(there >= told, "round {round}: {there} < {told}");
         let in_order = transactions.iter().take(usize::try_from(there).unwrap());
         for transaction in in_order {
-            assert!(after.node.store().position(&transaction.id()).unwrap().is_some());
+            assert!(
+                after
+                    .node
+                    .store()
+                    .position(&transaction.id())
+                    .unwrap()
+                    .is_some()
+            );
         }
         // And the chain goes on.
-        assert!(matches!(post(&after, &create(1_000 + round)).await, Outcome::Committed { .. }));
+        assert!(matches!(
+            post(&after, &create(1_000 + round)).await,
+            Outcome::Committed { .. }
+        ));
         stop(after.running).await;
     }
 }
