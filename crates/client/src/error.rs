@@ -56,6 +56,15 @@ pub enum Error {
         /// What the operating system or the TLS library said.
         reason: String,
     },
+    /// The other end is not who its address says, as far as the trusted certificates tell. Nothing was
+    /// sent.
+    #[error("no trusted connection to {endpoint}: {reason}")]
+    Untrusted {
+        /// The node's address.
+        endpoint: String,
+        /// What is wrong with its certificate, or with its TLS.
+        reason: String,
+    },
     /// The connection broke, or the answer did not come in time, after the request may have arrived.
     #[error("the connection to {endpoint} broke: {reason}")]
     Broken {
@@ -99,6 +108,38 @@ impl Error {
                 | Error::Broken { .. }
                 | Error::Unknown { .. }
         )
+    }
+
+    /// The error of a connection that could not be made.
+    pub(crate) fn no_connection(
+        endpoint: &crate::Endpoint,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Error {
+        let endpoint = endpoint.to_string();
+        let mut cause = error;
+        loop {
+            let inside = cause
+                .downcast_ref::<std::io::Error>()
+                .and_then(|error| error.get_ref());
+            if cause.is::<rustls::Error>()
+                || inside.is_some_and(|inside| inside.is::<rustls::Error>())
+            {
+                return Error::Untrusted {
+                    endpoint,
+                    reason: cause.to_string(),
+                };
+            }
+            match cause.source() {
+                Some(deeper) => cause = deeper,
+                // The last cause is what the operating system said, without the layers between.
+                None => {
+                    return Error::Unreachable {
+                        endpoint,
+                        reason: cause.to_string(),
+                    };
+                }
+            }
+        }
     }
 
     pub(crate) fn protocol(what: impl fmt::Display) -> Error {

@@ -430,14 +430,11 @@ pub(crate) async fn open_socket(
             .headers_mut()
             .insert(http::header::AUTHORIZATION, token.header());
     }
-    let stream = client
+    let connected = client
         .connector
         .connect(&endpoint.host, endpoint.port)
-        .await
-        .map_err(|e| Error::Unreachable {
-            endpoint: endpoint.to_string(),
-            reason: e.to_string(),
-        })?;
+        .await;
+    let stream = connected.map_err(|error| Error::no_connection(endpoint, &error))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));

@@ -188,12 +188,14 @@ impl Http {
     }
 
     fn failed(&self, error: &legacy::Error) -> Error {
-        let (endpoint, reason) = (self.endpoint.to_string(), innermost(error));
         if error.is_connect() {
-            Error::Unreachable { endpoint, reason }
-        } else {
-            Error::Broken { endpoint, reason }
+            return Error::no_connection(&self.endpoint, error);
         }
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        self.broken(cause)
     }
 
     pub(crate) fn broken(&self, reason: impl ToString) -> Error {
@@ -274,16 +276,6 @@ pub(crate) fn class_of(message: &str) -> Option<String> {
 
 pub(crate) fn json<T: for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Error> {
     serde_json::from_slice(body.chunk()).map_err(|e| Error::Protocol(format!("JSON answer: {e}")))
-}
-
-/// The last cause of an error: what the operating system or the TLS library said, without the layers
-/// between.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -86,7 +86,9 @@ impl From<SettingsError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
         let exit = match &error {
-            ClientError::Unreachable { .. } | ClientError::Busy { .. } => Exit::Unreachable,
+            ClientError::Unreachable { .. }
+            | ClientError::Untrusted { .. }
+            | ClientError::Busy { .. } => Exit::Unreachable,
             ClientError::Broken { .. } | ClientError::Unknown { .. } => Exit::Unknown,
             ClientError::Configuration(_) => Exit::Usage,
             _ => Exit::Refused,

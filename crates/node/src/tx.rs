@@ -7,8 +7,7 @@ use std::{
 
 use daybook_client::{Acknowledge, Answer, Client, Fate, Receipt, Submission};
 use daybook_ledger::{
-    AssetId, Draft, DraftError, Limits, PublicKey, SigningKey, Transaction, condition::Condition,
-    json::Value,
+    AssetId, Draft, DraftError, Limits, PublicKey, SigningKey, condition::Condition, json::Value,
 };
 use futures_util::TryStreamExt;
 use serde_json::json;
@@ -164,17 +163,15 @@ async fn finish(
         return Ok(());
     }
     let client = remote::client(&sending.node)?;
-    let receipt = commit(&client, &transaction).await?;
+    let receipt = commit(&client, &Submission::from(&transaction)).await?;
     say(&receipt, &transaction.asset(), out);
     Ok(())
 }
 
-async fn commit(client: &Client, transaction: &Transaction) -> Result<Receipt, Failure> {
-    settle(client.commit(&Submission::from(transaction)).await)
-}
-
-fn settle(fate: Fate) -> Result<Receipt, Failure> {
-    match fate {
+/// Commits, staying with it through a restart of the node, but not where there is none at all.
+async fn commit(client: &Client, submission: &Submission) -> Result<Receipt, Failure> {
+    client.info().await?;
+    match client.commit(submission).await {
         Fate::Committed(receipt) => Ok(receipt),
         Fate::Refused(refusal) => Err(Failure::refused(format!("refused: {refusal}"))),
         Fate::Unknown(error) => Err(error.into()),
@@ -241,7 +238,7 @@ async fn submit(file: &Path, node: &NodeFlags, out: Out) -> Result<(), Failure> 
             .read_to_end(&mut first)
             .map_err(|e| Failure::system(&name, &e))?;
         let submission = Submission::from_text(first);
-        let receipt = settle(client.commit(&submission).await)?;
+        let receipt = commit(&client, &submission).await?;
         say_receipt(None, &receipt, out);
         return Ok(());
     }

@@ -487,6 +487,8 @@ fn what_a_node_refuses_and_a_node_that_is_not_there_have_exit_codes_of_their_own
     assert_eq!(gone.exit, 3, "{gone:?}");
     let gone = daybook(&["stream", "--url", &url, "--timeout", "0.2"]);
     assert_eq!(gone.exit, 3, "{gone:?}");
+    let gone = daybook(&["tx", "create", "--key", &alice, "--url", &url]);
+    assert_eq!(gone.exit, 3, "at once, not after trying for long: {gone:?}");
 }
 
 #[test]
@@ -710,6 +712,10 @@ fn tls_and_a_token_guard_a_node() {
     assert_eq!(
         strange.exit, 3,
         "an unknown certificate is not believed: {strange:?}"
+    );
+    assert!(
+        strange.complaint().contains("no trusted connection"),
+        "{strange:?}"
     );
     let bare = create(&["--ca-file", &cert]);
     assert_eq!(bare.exit, 1);
