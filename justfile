@@ -18,6 +18,7 @@ test *name:
 fmt:
     cargo fmt --all
     cargo fmt --manifest-path bench/baseline/Cargo.toml
+    cargo fmt --manifest-path bench/load/Cargo.toml
     cargo fmt --manifest-path fuzz/Cargo.toml
 
 # Lints as CI has them, and the house rules
