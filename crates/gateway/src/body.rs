@@ -122,8 +122,12 @@ pub(crate) enum Unread {
     Broken,
 }
 
-/// Reads a whole body of at most `bytes_max` bytes within `timeout`. A body that arrives in one piece
-/// is not copied.
+/// Bodies up to this many bytes are copied out of the connection's buffer. A piece of that buffer would
+/// keep all of it alive for as long as the transaction is in memory, several times its size, and the
+/// connection would need a new one for its next request.
+const COPIED_BYTES_MAX: usize = 32 << 10;
+
+/// Reads a whole body of at most `bytes_max` bytes within `timeout`.
 pub(crate) async fn read_whole(
     body: Incoming,
     bytes_max: usize,
@@ -146,7 +150,12 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Unread> 
         }
     }
     if body.is_end_stream() && first.len() <= bytes_max {
-        return Ok(first);
+        let copied = first.len() <= COPIED_BYTES_MAX;
+        return Ok(if copied {
+            Bytes::copy_from_slice(&first)
+        } else {
+            first
+        });
     }
     let mut whole = BytesMut::from(first);
     while whole.len() <= bytes_max {

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -34,7 +35,7 @@ use crate::{
 /// Appended to the key of a handshake (RFC 6455, section 1.3).
 const HANDSHAKE_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Room for one read from a client.
+/// Room for one read from a client that submits.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
 /// Buffers handed to the kernel in one call; IOV_MAX is 1,024 and fewer are as good.
@@ -222,8 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             }
             // A frame that is incomplete is a control frame or a header: under 140 bytes.
             self.input.reserve(READ_BYTES_SPARE);
-            let mut chunk = [0; READ_BYTES];
-            let mut buffer = ReadBuf::new(&mut chunk);
+            let mut chunk = [MaybeUninit::uninit(); CHUNK_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut chunk);
             match Pin::new(&mut self.socket).poll_read(context, &mut buffer) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
@@ -308,6 +309,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
 /// Room kept for the incomplete frame at the end of the input.
 const READ_BYTES_SPARE: usize = 256;
+
+/// Bytes read at once from a client that is not expected to say much.
+const CHUNK_BYTES: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {

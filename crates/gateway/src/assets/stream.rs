@@ -236,7 +236,7 @@ impl Subscriber {
 }
 
 /// Bytes of one transaction's frame, roughly, so that the buffer of a block grows once.
-const FRAME_BYTES: usize = 288;
+const FRAME_BYTES: usize = 304;
 
 fn encode(kind: StreamKind, block: &StoredBlock) -> Bytes {
     let height = block.block.header.height;

@@ -8,11 +8,12 @@ use std::{
 };
 
 use daybook_gateway::{Origins, Rate, Settings, Token, tls_config};
+use daybook_ledger::{Draft, json::Object};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::support::{
-    Answer, Client, PATIENCE, Subscriber, TestNode, alone, create, shared, value,
+    Answer, Client, PATIENCE, Subscriber, TestNode, alice, alone, create, shared, value,
 };
 
 const POST: &str = "/api/v1/transactions?mode=commit";
@@ -234,6 +235,27 @@ fn a_body_that_comes_too_slowly_is_given_up() {
     let answer = client.answer(false);
     assert_eq!((answer.status, answer.body.len()), (200, 0));
     assert!(client.is_closed());
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off() {
+    let node = TestNode::with(Settings {
+        stall_timeout: Duration::from_millis(100),
+        connections_max: 1,
+        ..Settings::default()
+    });
+    let mut draft = Draft::create(Object::from_iter([("name", "much")]));
+    for amount in 1..=1_500 {
+        draft = draft.output(amount, &alice());
+    }
+    node.committed(draft.sign(&[&alice()]).unwrap());
+    while node.client().stream_is_refused() {}
+    // Far more than two sockets hold; the only place is free again when the node has given up.
+    let mut stuck = node.client();
+    for _ in 0..100 {
+        stuck.send("GET", "/api/v1/blocks/1", &[], b"");
+    }
+    while node.client().stream_is_refused() {}
 }
 
 #[test]
