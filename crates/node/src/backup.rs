@@ -17,10 +17,10 @@ use std::{
     sync::Arc,
 };
 
+use aws_lc_rs::digest;
 use daybook_store::{Store, disk::RealDisk};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::{
     check, cli,
@@ -142,7 +142,7 @@ fn fill(
     }
     let mut files = Vec::new();
     each_file(into, into, &mut |path, relative| {
-        let (bytes, sha256) = digest(path)?;
+        let (bytes, sha256) = sha256(path)?;
         files.push(Entry {
             path: relative,
             bytes,
@@ -204,7 +204,7 @@ pub(crate) fn restore(args: &cli::Restore, config: &Config, out: Out) -> Result<
             };
             copy(&args.from.join(&entry.path), &target, mode)?;
             // What was written is what is compared, so a bad copy is found as well as a bad backup.
-            let found = digest(&target)?;
+            let found = sha256(&target)?;
             if found != (entry.bytes, entry.sha256.clone()) {
                 return Err(Failure::new(
                     Exit::Damaged,
@@ -339,14 +339,14 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     writer.sync_all().map_err(target)
 }
 
-fn digest(path: &Path) -> Result<(u64, String), Failure> {
+fn sha256(path: &Path) -> Result<(u64, String), Failure> {
     let system = |e: io::Error| Failure::system(path.display(), &e);
     let mut file = File::open(path).map_err(system)?;
-    let (mut hasher, mut total) = (Sha256::new(), 0);
+    let (mut hasher, mut total) = (digest::Context::new(&digest::SHA256), 0);
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(system)? {
-            0 => return Ok((total, hex::encode(hasher.finalize()))),
+            0 => return Ok((total, hex::encode(hasher.finish()))),
             read => {
                 hasher.update(&buffer[..read]);
                 total += read as u64;

@@ -7,7 +7,7 @@ mod common;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
 
 use common::{Node, binary, daybook, daybook_with, files_below, get};
-use daybook_client::{Filter, From, Stream};
+use daybook_client::{Acknowledge, Filter, From, Stream};
 use daybook_ledger::Height;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -166,6 +166,28 @@ fn a_node_told_to_stop_closes_its_ledger_and_goes_on_later_where_it_was() {
     let node = Node::start(&dir);
     assert_eq!(node.listening["height"], 2);
     assert_eq!(node.stop().code(), Some(0));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_clients_that_never_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start_with(&folder.path().join("data"), &["--stop-seconds", "2"]);
+    let client = node.client();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    // A batch without an end, a socket without a word, a follower without a reader, and a request
+    // without a second line.
+    let batch = runtime
+        .block_on(client.batch(Acknowledge::Durable))
+        .unwrap();
+    let socket = runtime
+        .block_on(client.socket(Acknowledge::Durable))
+        .unwrap();
+    let mut follow = client.follow(Stream::ValidBlocks, From::Now, Filter::default());
+    runtime.block_on(follow.ready()).unwrap();
+    let mut half = std::net::TcpStream::connect(node.address()).unwrap();
+    std::io::Write::write_all(&mut half, b"GET / HTTP/1.1\r\n").unwrap();
+    assert_eq!(node.stop().code(), Some(0));
+    drop((batch, socket, half));
 }
 
 #[test]
