@@ -14,8 +14,9 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time,
 };
 use tokio_rustls::TlsAcceptor;
@@ -38,12 +39,18 @@ const HEADERS_MAX: usize = 100;
 /// Bytes of an answer gathered before they are written, also the room for one read.
 const BUFFER_BYTES_MAX: usize = 512 << 10;
 
-/// Connections the kernel keeps waiting is its own affair; this is how long accepting rests after it
-/// failed, which it does when the process has no file descriptors left.
+/// How long accepting rests after it failed, which it does when the process has no file descriptors
+/// left. Meanwhile the kernel keeps connections waiting.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long cut connections may take to notice: they look before every step.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections above the limit that are told so at once; more are closed without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// How long telling one may take.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a connection above the limit is told before it is closed.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 SERVICE UNAVAILABLE\r\ncontent-type: application/json\r\n\
@@ -233,6 +240,7 @@ async fn accept(
     places: Arc<Semaphore>,
 ) {
     let mut phase = gateway.phase.clone();
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -248,9 +256,10 @@ async fn accept(
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
             gateway.meters.refused_connections.increment(1);
-            if endpoint.tls.is_none() {
-                // A fresh socket takes this at once, or the client goes without.
-                let _ = stream.try_write(TOO_MANY);
+            if endpoint.tls.is_none()
+                && let Ok(turn) = refusals.clone().try_acquire_owned()
+            {
+                tokio::spawn(refuse(stream, turn));
             }
             continue;
         };
@@ -260,6 +269,18 @@ async fn accept(
         let connection = Connection::new(peer.ip(), endpoint.clone(), place, counted);
         tokio::spawn(serve_connection(stream, connection, gateway.clone()));
     }
+}
+
+/// Tells a connection above the limit to come again. What the client has sent is read, or its own
+/// system would throw the answer away.
+async fn refuse(mut stream: TcpStream, _turn: OwnedSemaphorePermit) {
+    let farewell = async {
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await?;
+        let mut rest = stream.take(HEAD_BYTES_MAX as u64);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    let _ = time::timeout(REFUSAL_TIMEOUT, farewell).await;
 }
 
 async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gateway: Arc<Gateway>) {
