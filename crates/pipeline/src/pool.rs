@@ -1,21 +1,23 @@
 //! The room for transactions that are under way, bounded by count and by bytes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The room. One per node.
 pub(crate) struct Pool {
-    transactions: AtomicUsize,
-    bytes: AtomicUsize,
+    load: Mutex<Load>,
     transactions_max: usize,
     bytes_max: usize,
-    waiting: AtomicUsize,
-    closed: AtomicBool,
     room: Notify,
+}
+
+struct Load {
+    transactions: usize,
+    bytes: usize,
+    waiting: usize,
+    closed: bool,
 }
 
 /// A share of the room; given back when dropped.
@@ -33,85 +35,98 @@ pub(crate) enum NoRoom {
 
 impl Pool {
     pub(crate) fn new(transactions_max: usize, bytes_max: usize) -> Pool {
+        let load = Load {
+            transactions: 0,
+            bytes: 0,
+            waiting: 0,
+            closed: false,
+        };
         Pool {
-            transactions: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            load: Mutex::new(load),
             transactions_max,
             bytes_max,
-            waiting: AtomicUsize::new(0),
-            closed: AtomicBool::new(false),
             room: Notify::new(),
         }
     }
 
     /// Takes room for one transaction of `bytes`, if there is some.
     pub(crate) fn try_enter(self: &Arc<Pool>, bytes: usize) -> Result<Permit, NoRoom> {
-        if self.closed.load(Ordering::SeqCst) {
+        self.enter_with(&mut self.load.lock(), bytes)
+    }
+
+    fn enter_with(self: &Arc<Pool>, load: &mut Load, bytes: usize) -> Result<Permit, NoRoom> {
+        if load.closed {
             return Err(NoRoom::Closed);
         }
-        let permit = Permit {
-            pool: self.clone(),
-            bytes,
-        };
-        let transactions = self.transactions.fetch_add(1, Ordering::SeqCst) + 1;
-        let taken = self.bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
         // A transaction larger than the whole room may still enter an empty one.
-        if transactions > self.transactions_max || (taken > self.bytes_max && transactions > 1) {
+        let fits = load.transactions == 0
+            || (load.transactions < self.transactions_max
+                && load.bytes.saturating_add(bytes) <= self.bytes_max);
+        if !fits {
             return Err(NoRoom::Full);
         }
-        Ok(permit)
+        load.transactions += 1;
+        load.bytes += bytes;
+        Ok(Permit {
+            pool: self.clone(),
+            bytes,
+        })
     }
 
     /// Takes room for one transaction of `bytes`, waiting for it. `None` when the node stops.
     pub(crate) async fn enter(self: &Arc<Pool>, bytes: usize) -> Option<Permit> {
         loop {
-            match self.try_enter(bytes) {
-                Ok(permit) => return Some(permit),
-                Err(NoRoom::Closed) => return None,
-                Err(NoRoom::Full) => {}
-            }
             let room = self.room.notified();
             tokio::pin!(room);
-            room.as_mut().enable();
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-            // Room that came between the first try and the registration would otherwise be missed.
-            let again = self.try_enter(bytes);
-            if matches!(again, Err(NoRoom::Full)) {
-                room.await;
+            {
+                let mut load = self.load.lock();
+                match self.enter_with(&mut load, bytes) {
+                    Ok(permit) => return Some(permit),
+                    Err(NoRoom::Closed) => return None,
+                    Err(NoRoom::Full) => {}
+                }
+                // Under the lock, so that room given back from now on wakes this.
+                room.as_mut().enable();
+                load.waiting += 1;
             }
-            self.waiting.fetch_sub(1, Ordering::SeqCst);
-            match again {
-                Ok(permit) => return Some(permit),
-                Err(NoRoom::Closed) => return None,
-                Err(NoRoom::Full) => {}
-            }
+            let _waiting = Waiting(self);
+            room.await;
         }
     }
 
     /// Refuses everybody from now on.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.load.lock().closed = true;
         self.room.notify_waiters();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.load.lock().closed
     }
 
     /// Transactions and bytes under way.
     pub(crate) fn load(&self) -> (usize, usize) {
-        (
-            self.transactions.load(Ordering::Relaxed),
-            self.bytes.load(Ordering::Relaxed),
-        )
+        let load = self.load.lock();
+        (load.transactions, load.bytes)
+    }
+}
+
+/// Counts one who waits, until it has room or gives up.
+struct Waiting<'p>(&'p Pool);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.load.lock().waiting -= 1;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.pool.transactions.fetch_sub(1, Ordering::SeqCst);
-        self.pool.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
-        if self.pool.waiting.load(Ordering::SeqCst) > 0 {
+        let mut load = self.pool.load.lock();
+        load.transactions -= 1;
+        load.bytes -= self.bytes;
+        if load.waiting > 0 {
+            drop(load);
             self.pool.room.notify_waiters();
         }
     }
