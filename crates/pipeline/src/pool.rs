@@ -59,9 +59,8 @@ impl Pool {
             return Err(NoRoom::Closed);
         }
         // A transaction larger than the whole room may still enter an empty one.
-        let fits = load.transactions == 0
-            || (load.transactions < self.transactions_max
-                && load.bytes.saturating_add(bytes) <= self.bytes_max);
+        let fits = load.transactions < self.transactions_max
+            && (load.transactions == 0 || load.bytes.saturating_add(bytes) <= self.bytes_max);
         if !fits {
             return Err(NoRoom::Full);
         }
