@@ -126,6 +126,12 @@ pub(super) fn read(
         return None;
     }
 
+    if operation == Operation::Decompose {
+        for output in &mut outputs {
+            output.lock = Lock::of_part(&id, &output.condition.fingerprint);
+        }
+    }
+
     check_operation(version, operation, &assets, &inputs, &outputs)?;
     let signers_named = mode == Mode::Stored
         || match operation {
