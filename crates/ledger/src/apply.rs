@@ -1,6 +1,9 @@
 //! Applying transactions: the only way the ledger changes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest;
 
@@ -50,15 +53,15 @@ pub struct Unspent {
 
 /// All there is to know about an output that was ever committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputFacts {
+struct OutputFacts {
     /// The asset it holds units of.
-    pub asset: AssetId,
+    asset: AssetId,
     /// Its units.
-    pub amount: Amount,
+    amount: Amount,
     /// Who may spend it.
-    pub condition: Condition,
+    condition: Condition,
     /// It is left by a DECOMPOSE and has no asset id of its own yet.
-    pub part: bool,
+    part: bool,
 }
 
 /// The ledger at one height, as the rules read it. The store implements it, and a plain map in tests.
@@ -70,8 +73,9 @@ pub trait View {
     /// was not.
     fn is_committed(&self, transaction: &TransactionId) -> bool;
 
-    /// The output, spent or not, from history. Asked only to name an error and by COMPOSE; may be slow.
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts>;
+    /// A committed transaction, from history. Asked only to name an error and by COMPOSE and DECOMPOSE;
+    /// may be slow, and is asked once for each transaction that a decision needs.
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>>;
 }
 
 /// What a run of transactions changes.
@@ -92,7 +96,7 @@ pub struct Overlay<'v, V: ?Sized> {
 
 impl OutputFacts {
     /// The output of `transaction` at `index`, if it has that many.
-    pub fn of(transaction: &Transaction, index: u32) -> Option<OutputFacts> {
+    fn of(transaction: &Transaction, index: u32) -> Option<OutputFacts> {
         let output = transaction.outputs().get(usize::try_from(index).ok()?)?;
         Some(OutputFacts {
             asset: transaction.asset(),
@@ -131,11 +135,6 @@ impl Changes {
     /// The output's state after these changes; `None` when they do not touch it.
     pub fn unspent(&self, output: &OutputRef) -> Option<Option<Unspent>> {
         self.outputs.get(output).copied()
-    }
-
-    /// The output, if one of these transactions made it.
-    pub fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        OutputFacts::of(self.transactions.get(&output.transaction)?, output.index)
     }
 }
 
@@ -177,10 +176,9 @@ impl<V: View + ?Sized> View for Overlay<'_, V> {
         self.changes.transactions.contains_key(transaction) || self.view.is_committed(transaction)
     }
 
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        self.changes
-            .output(output)
-            .or_else(|| self.view.output(output))
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        let changed = self.changes.transactions.get(id).cloned();
+        changed.or_else(|| self.view.transaction(id))
     }
 }
 
@@ -261,14 +259,10 @@ fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Re
 /// COMPOSE (section 8): consumes every named asset's inputs and makes one new asset.
 fn decide_compose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
     let inputs = spendable_inputs(view, transaction)?;
-    let named = transaction.consumed_assets();
-    let every_input_named = inputs
-        .iter()
-        .all(|input| !input.part && named.contains(&input.asset));
-    let every_name_consumed = named
-        .iter()
-        .all(|asset| inputs.iter().any(|input| input.asset == *asset));
-    if !every_input_named || !every_name_consumed || named.contains(&transaction.asset()) {
+    let named: BTreeSet<&AssetId> = transaction.consumed_assets().iter().collect();
+    let consumed: BTreeSet<&AssetId> = inputs.iter().map(|input| &input.asset).collect();
+    let own = transaction.asset();
+    if named != consumed || named.contains(&own) || inputs.iter().any(|input| input.part) {
         return Err(foreign_asset());
     }
     refuse_wrong_conditions(transaction, &inputs)
@@ -288,16 +282,17 @@ fn decide_decompose(view: &impl View, transaction: &Transaction) -> Result<(), R
     let consumed = inputs
         .iter()
         .fold(0, |consumed, input| sum(consumed, input.amount));
-    let mut supply: u128 = 0;
-    for asset in named {
-        let made = (0..).map_while(|index| {
-            view.output(&OutputRef {
-                transaction: asset.as_transaction(),
-                index,
-            })
-        });
-        supply = made.fold(supply, |supply, output| sum(supply, output.amount));
-    }
+    let supply = named
+        .iter()
+        .filter_map(|asset| view.transaction(&asset.as_transaction()))
+        .flat_map(|creation| {
+            creation
+                .outputs()
+                .iter()
+                .map(|output| output.amount)
+                .collect::<Vec<_>>()
+        })
+        .fold(0, sum);
     if consumed != supply {
         return Err(Rejection::new(
             RejectionClass::AmountError,
@@ -323,13 +318,22 @@ fn spendable_inputs(
     facts_of_inputs(view, transaction)
 }
 
+/// What each input spends. Every transaction that made some of it is read once, so that many inputs of
+/// one large transaction cost no more than its length.
 fn facts_of_inputs(
     view: &impl View,
     transaction: &Transaction,
 ) -> Result<Vec<OutputFacts>, Rejection> {
+    let mut makers = BTreeMap::new();
     let facts = |input| {
         let output = spent_output(input);
-        view.output(&output).ok_or_else(|| unknown_input(&output))
+        let maker = makers
+            .entry(output.transaction)
+            .or_insert_with(|| view.transaction(&output.transaction));
+        let facts = maker
+            .as_ref()
+            .and_then(|maker| OutputFacts::of(maker, output.index));
+        facts.ok_or_else(|| unknown_input(&output))
     };
     transaction.inputs().iter().map(facts).collect()
 }
@@ -391,7 +395,8 @@ fn refuse_wrong_conditions(
 }
 
 fn not_spendable(view: &impl View, output: &OutputRef) -> Rejection {
-    if view.output(output).is_none() {
+    let maker = view.transaction(&output.transaction);
+    if maker.is_none_or(|maker| OutputFacts::of(&maker, output.index).is_none()) {
         return unknown_input(output);
     }
     Rejection::new(

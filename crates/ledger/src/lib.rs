@@ -29,7 +29,7 @@ mod signature;
 mod transaction;
 
 pub use amount::{AMOUNT_MAX, Amount};
-pub use apply::{Changes, Lock, OutputFacts, Overlay, Unspent, View, decide, decide_unproven};
+pub use apply::{Changes, Lock, Overlay, Unspent, View, decide, decide_unproven};
 pub use block::{Block, BlockTime, Header, Height, Position};
 pub use draft::{Draft, DraftError};
 pub use id::{AssetId, NotAnId, OutputRef, TransactionId};

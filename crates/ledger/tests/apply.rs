@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use daybook_ledger::{
-    Changes, Draft, OutputFacts, OutputRef, Overlay, Rejection, RejectionClass, SigningKey,
-    Transaction, TransactionId, Unspent, Verified, Version, View, condition::Details, json::Value,
+    Changes, Draft, OutputRef, Overlay, Rejection, RejectionClass, SigningKey, Transaction,
+    TransactionId, Unspent, Verified, Version, View, condition::Details, json::Value,
 };
 
 /// A ledger in a map.
@@ -16,6 +15,8 @@ use daybook_ledger::{
 struct Book {
     changes: BTreeMap<OutputRef, Option<Unspent>>,
     transactions: BTreeMap<TransactionId, Arc<Verified<Transaction>>>,
+    /// Transactions read from history.
+    reads: Cell<usize>,
 }
 
 impl View for Book {
@@ -27,8 +28,9 @@ impl View for Book {
         self.transactions.contains_key(transaction)
     }
 
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        OutputFacts::of(self.transactions.get(&output.transaction)?, output.index)
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        self.reads.set(self.reads.get() + 1);
+        self.transactions.get(id).cloned()
     }
 }
 
@@ -152,4 +154,29 @@ fn a_part_has_no_asset_id_that_a_transfer_could_name() {
     }
     let composed = compose(&[&parts], &[&parts], &owner());
     assert_eq!(book.apply(&composed), Err(RejectionClass::AssetIdMismatch));
+}
+
+#[test]
+fn however_many_outputs_of_one_transaction_are_claimed_it_is_read_once() {
+    let mut book = Book::default();
+    let amounts: Vec<u64> = vec![1; 200];
+    let (wide, other) = (asset("wide", &amounts), asset("other", &[1]));
+    assert_eq!(book.apply(&wide), Ok(()));
+    assert_eq!(book.apply(&other), Ok(()));
+    let mut claim = Draft::transfer(other.asset()).version(Version::V3);
+    for index in 0..200 {
+        claim = claim.spend(wide.output_ref(index), key(&owner()));
+    }
+    let claim = claim.output(200, key(&owner())).sign(&[&owner()]).unwrap();
+    assert_eq!(book.apply(&claim), Err(RejectionClass::AssetIdMismatch));
+    assert_eq!(book.reads.get(), 1);
+    assert_eq!(
+        book.apply(&decompose(&wide, &owner())),
+        Err(RejectionClass::AmountError)
+    );
+    assert_eq!(
+        book.reads.get(),
+        3,
+        "the spent one, and the creation of the whole supply"
+    );
 }

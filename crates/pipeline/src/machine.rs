@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use daybook_ledger::{
-    Block, Changes, OutputFacts, OutputRef, Overlay, Position, SigningKey, Transaction,
-    TransactionId, Unspent, Verified, View,
+    Block, Changes, OutputRef, Overlay, Position, SigningKey, Transaction, TransactionId, Unspent,
+    Verified, View,
     block::{Height, Parent},
 };
 use daybook_order::{Halted, Machine};
@@ -68,13 +68,12 @@ impl<V: View> View for InFlightView<'_, V> {
         self.in_flight.iter().any(in_flight) || self.committed.is_committed(transaction)
     }
 
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
         let in_flight = self
             .in_flight
             .iter()
-            .rev()
-            .find_map(|built| built.changes.output(output));
-        in_flight.or_else(|| self.committed.output(output))
+            .find_map(|built| built.changes.transactions.get(id).cloned());
+        in_flight.or_else(|| self.committed.transaction(id))
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use daybook_ledger::{
-    Changes, Height, OutputFacts, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent,
-    Verified, View,
+    Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent, Verified,
+    View,
     block::{Block, BlockHash, Genesis, HEADER_BYTES, Parent},
     verify_signatures,
 };
@@ -671,12 +671,12 @@ impl View for NaiveView<'_> {
         self.transactions.contains_key(transaction)
     }
 
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        let (place, index) = self.transactions.get(&output.transaction)?;
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        let (place, index) = self.transactions.get(id)?;
         // Its checksums were found right a moment ago; if it cannot be read now, the rules will say that
         // an output is missing, which is a finding.
         let text = self.log.text(*place, *index).ok()?;
         let transaction = Parser::new(Default::default()).parse_stored(text).ok()?;
-        OutputFacts::of(&transaction, output.index)
+        Some(Arc::new(Verified::from_stored(transaction)))
     }
 }

@@ -66,8 +66,8 @@ mod tests {
     use std::{path::PathBuf, sync::Arc};
 
     use daybook_ledger::{
-        Block, BlockTime, Draft, Height, OutputFacts, OutputRef, Overlay, Rejection,
-        RejectionClass, Rules, SigningKey, TransactionId, Unspent, Verified, View,
+        Block, BlockTime, Draft, Height, OutputRef, Overlay, Rejection, RejectionClass, Rules,
+        SigningKey, Transaction, TransactionId, Unspent, Verified, View,
         block::{Genesis, Parent, Validator},
         json::Object,
     };
@@ -87,7 +87,7 @@ mod tests {
         fn is_committed(&self, _: &TransactionId) -> bool {
             false
         }
-        fn output(&self, _: &OutputRef) -> Option<OutputFacts> {
+        fn transaction(&self, _: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
             None
         }
     }

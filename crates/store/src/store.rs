@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use daybook_ledger::{
-    AssetId, Height, Operation, OutputFacts, OutputRef, Parser, Position, PublicKey, Rejection,
-    Rules, Transaction, TransactionId, Unspent, View,
+    AssetId, Height, Operation, OutputRef, Parser, Position, PublicKey, Rejection, Rules,
+    Transaction, TransactionId, Unspent, Verified, View,
     block::{BlockHash, Genesis},
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -450,14 +450,14 @@ impl View for CommittedView<'_> {
         }
     }
 
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        let found = self.shared.find(&output.transaction).and_then(|found| {
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        let found = self.shared.find(id).and_then(|found| {
             found
                 .map(|(position, text)| self.shared.parse(position, text))
                 .transpose()
         });
         match found {
-            Ok(transaction) => OutputFacts::of(&transaction?, output.index),
+            Ok(transaction) => Some(Arc::new(Verified::from_stored(transaction?))),
             Err(error) => {
                 self.shared.note_fault(error);
                 None

@@ -53,7 +53,7 @@ fn readers_see_whole_blocks_while_blocks_are_published_sealed_and_merged() {
                                 transaction: id,
                                 index: 0,
                             };
-                            assert!(store.view().output(&output).is_some());
+                            assert!(store.view().transaction(&output.transaction).is_some());
                         }
                         for lost in &wanted.rejected {
                             let found = store.rejection(&lost.id).unwrap();

@@ -199,8 +199,7 @@ impl Transaction {
     }
 
     /// The asset of its outputs: its own id where it creates one. The outputs of a DECOMPOSE have no
-    /// asset until a CREATE takes them up; they are locked under the DECOMPOSE's own id, which no
-    /// TRANSFER can name as an asset.
+    /// asset until a CREATE takes them up: no asset id opens their lock.
     pub fn asset(&self) -> AssetId {
         self.asset
     }

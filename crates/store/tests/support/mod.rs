@@ -12,9 +12,9 @@ use std::{
 };
 
 use daybook_ledger::{
-    AssetId, BlockTime, Changes, Draft, Height, Operation, OutputFacts, OutputRef, Overlay, Parser,
-    Position, PublicKey, Rejection, RejectionClass, Rules, SigningKey, Transaction, TransactionId,
-    Unspent, Verified, View,
+    AssetId, BlockTime, Changes, Draft, Height, Operation, OutputRef, Overlay, Parser, Position,
+    PublicKey, Rejection, RejectionClass, Rules, SigningKey, Transaction, TransactionId, Unspent,
+    Verified, View,
     block::{Block, Genesis, Parent, Validator},
     json::{Object, Value},
 };
@@ -85,8 +85,8 @@ impl View for Naive {
     fn is_committed(&self, transaction: &TransactionId) -> bool {
         self.transactions.contains_key(transaction)
     }
-    fn output(&self, output: &OutputRef) -> Option<OutputFacts> {
-        OutputFacts::of(&self.transactions.get(&output.transaction)?.1, output.index)
+    fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        Some(self.transactions.get(id)?.1.clone())
     }
 }
 
