@@ -87,6 +87,14 @@ fn measure(all: &[Transaction]) {
             black_box(parser.parse(text.clone()).unwrap());
         }
     });
+    for (name, texts) in [("canonical", &canonical), ("spaced", &spaced)] {
+        rate(&format!("parse, batches of 256, {name}"), all.len(), || {
+            for chunk in texts.chunks(256) {
+                let results = parser.parse_batch(chunk.to_vec());
+                assert!(black_box(results).iter().all(Result::is_ok));
+            }
+        });
+    }
     rate("parse, stored text", all.len(), || {
         for text in &canonical {
             black_box(parser.parse_stored(text.clone()).unwrap());

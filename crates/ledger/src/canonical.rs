@@ -1,8 +1,6 @@
 //! The canonical text: the one serialisation that ids and signatures are taken over (asset ledger,
 //! section 4.2).
 
-use aws_lc_rs::digest;
-
 use crate::json::{Object, Value};
 
 /// The canonical text of a value.
@@ -46,8 +44,7 @@ pub fn text_for_signing(transaction: &Object) -> String {
 
 /// SHA3-256.
 pub fn sha3(bytes: &[u8]) -> [u8; 32] {
-    let digest = digest::digest(&digest::SHA3_256, bytes);
-    digest.as_ref().try_into().expect("SHA3-256 has 32 bytes")
+    daybook_keccak::sha3_256(bytes)
 }
 
 /// Appends the canonical text of a string, quotes included.

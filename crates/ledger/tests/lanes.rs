@@ -14,7 +14,11 @@ use daybook_ledger::{
     condition::{Details, Fulfillment},
     json,
 };
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use rand::{
+    Rng, RngExt, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 use serde_json::{Value, json};
 
 /// Reads with both lanes and checks that they say the same.
@@ -48,6 +52,28 @@ fn both(parser: &mut Parser, text: &[u8]) -> Option<Transaction> {
             None
         }
         (fast, slow) => panic!("the lanes differ on {shown}:\n{fast:?}\n{slow:?}"),
+    }
+}
+
+/// Reads all texts as batches of random sizes and checks that each says what it says alone.
+fn in_batches(texts: &[Vec<u8>], random: &mut StdRng) {
+    let mut alone = Parser::new(Rules::default());
+    let mut batched = Parser::new(Rules::default());
+    let mut rest = texts;
+    while !rest.is_empty() {
+        let (batch, others) = rest.split_at(random.random_range(1..=rest.len().min(300)));
+        rest = others;
+        let texts: Vec<Bytes> = batch
+            .iter()
+            .map(|text| Bytes::copy_from_slice(text))
+            .collect();
+        let found = batched.parse_batch(texts.clone());
+        assert_eq!(found.len(), texts.len());
+        for (text, found) in texts.into_iter().zip(found) {
+            let shown = String::from_utf8_lossy(&text).into_owned();
+            let expected = alone.parse(text);
+            assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{shown}");
+        }
     }
 }
 
@@ -598,6 +624,7 @@ fn sound_transactions_are_taken_by_both_lanes_and_the_judge() {
     let mut maker = Maker::new(seed);
     let mut parser = Parser::new(Rules::default());
     let mut taken = 0;
+    let mut texts = Vec::new();
     for _ in 0..1_500 {
         let text = maker.transaction();
         let expected = judge(text.as_bytes());
@@ -607,6 +634,7 @@ fn sound_transactions_are_taken_by_both_lanes_and_the_judge() {
             expected,
             "{text}"
         );
+        texts.push(text.clone().into_bytes());
         let Some(found) = found else { continue };
         taken += 1;
         assert!(common::verify(found.clone()).is_ok(), "{text}");
@@ -614,7 +642,9 @@ fn sound_transactions_are_taken_by_both_lanes_and_the_judge() {
         let respelt = maker.respell(&serde_json::from_str(&text).unwrap());
         let again = both(&mut parser, respelt.as_bytes()).unwrap_or_else(|| panic!("{respelt}"));
         assert_eq!(format!("{again:?}"), format!("{found:?}"));
+        texts.push(respelt.into_bytes());
     }
+    in_batches(&texts, &mut maker.random);
     // The others have keys with a dollar sign or a stray language.
     assert!(taken > 1_000, "{taken}");
 }
@@ -626,6 +656,7 @@ fn changed_transactions_are_judged_alike() {
     let mut maker = Maker::new(seed);
     let mut parser = Parser::new(Rules::default());
     let mut taken = 0;
+    let mut texts = Vec::new();
     for _ in 0..6_000 {
         let mut value: Value = serde_json::from_str(&maker.transaction()).unwrap();
         for _ in 0..maker.random.random_range(1..3) {
@@ -650,7 +681,9 @@ fn changed_transactions_are_judged_alike() {
             judge(text.as_bytes()),
             "{text}"
         );
+        texts.push(text.into_bytes());
     }
+    in_batches(&texts, &mut maker.random);
     assert!(taken > 300, "{taken}");
 }
 
@@ -661,6 +694,7 @@ fn changed_bytes_are_judged_alike_and_never_panic() {
     let mut maker = Maker::new(seed);
     let mut parser = Parser::new(Rules::default());
     let recorded = transactions();
+    let mut texts = Vec::new();
     for round in 0..8_000 {
         let mut text = if round % 4 == 0 {
             text_of(&recorded[round % recorded.len()])
@@ -684,7 +718,8 @@ fn changed_bytes_are_judged_alike_and_never_panic() {
             }
         }
         both(&mut parser, &text);
-        let _ = parser.parse_stored(Bytes::from(text));
+        let _ = parser.parse_stored(Bytes::from(text.clone()));
+        texts.push(text);
     }
     for _ in 0..20_000 {
         let mut bytes = vec![0; maker.random.random_range(0..120)];
@@ -697,7 +732,84 @@ fn changed_bytes_are_judged_alike_and_never_panic() {
         let _ = Fulfillment::from_der(&bytes, 100);
         let _ = Fulfillment::from_text(&bytes, 100);
         both(&mut parser, &bytes);
+        texts.push(bytes);
     }
+    texts.shuffle(&mut maker.random);
+    in_batches(&texts, &mut maker.random);
+}
+
+#[test]
+fn batches_mix_texts_that_are_hashed_together_and_alone() {
+    let seed = 0x5EED_0005;
+    println!("seed {seed:#x}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let key = SigningKey::from_seed([7; 32]);
+    let mut texts = vec![vec![b' '; (1 << 20) + 1], Vec::new()];
+    // Around and far beyond the length of what is gathered, and once too long to be taken.
+    for length in [
+        10,
+        900,
+        1_100,
+        15_000,
+        15_800,
+        16_200,
+        60_000,
+        300_000,
+        1 << 20,
+    ] {
+        for _ in 0..3 {
+            let draft = Draft::create("x".repeat(length)).output(1, &key);
+            texts.push(draft.signed_text(&[&key]).unwrap().into_bytes());
+        }
+    }
+    // From one input to more than are gathered.
+    for inputs in 1..9u32 {
+        for _ in 0..20 {
+            let asset = TransactionId([9; 32]).as_asset();
+            let mut draft = Draft::transfer(asset).output(1, &key);
+            for _ in 0..inputs {
+                let mut transaction = [0; 32];
+                random.fill_bytes(&mut transaction);
+                let spent = OutputRef {
+                    transaction: TransactionId(transaction),
+                    index: random.random_range(0..1_000_000_000) >> random.random_range(0..30),
+                };
+                draft = draft.spend(spent, &key);
+            }
+            texts.push(draft.signed_text(&[&key]).unwrap().into_bytes());
+        }
+    }
+    // One in four has another id, in canonical spelling or not.
+    for at in 0..texts.len() {
+        if random.random_bool(0.25) {
+            let text = String::from_utf8(texts[at].clone()).unwrap();
+            let id = text.find("\"id\":\"").filter(|_| text.len() < 1 << 20);
+            texts.push(match id {
+                Some(id) if random.random_bool(0.5) => {
+                    format!("{} {}", &text[..id], &text[id..]).into_bytes()
+                }
+                Some(_) => text
+                    .replacen("\"amount\":\"1\"", "\"amount\":\"2\"", 1)
+                    .into_bytes(),
+                None => text.into_bytes(),
+            });
+            let last = texts.len() - 1;
+            if random.random_bool(0.5) {
+                let mut spaced = texts[last].clone();
+                spaced.push(b' ');
+                texts.push(spaced);
+            }
+        }
+    }
+    for _ in 0..3 {
+        texts.shuffle(&mut random);
+        in_batches(&texts, &mut random);
+    }
+    assert!(
+        Parser::new(Rules::default())
+            .parse_batch(Vec::new())
+            .is_empty()
+    );
 }
 
 #[test]

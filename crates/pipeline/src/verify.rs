@@ -172,8 +172,12 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
 fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>, Vec<Ticket>) {
     let mut transactions = Vec::with_capacity(submissions.len());
     let mut tickets = Vec::with_capacity(submissions.len());
-    for Submission { text, ticket } in submissions {
-        match parser.parse(text) {
+    let (texts, posted): (Vec<_>, Vec<_>) = submissions
+        .into_iter()
+        .map(|Submission { text, ticket }| (text, ticket))
+        .unzip();
+    for (result, ticket) in parser.parse_batch(texts).into_iter().zip(posted) {
+        match result {
             Ok(transaction) => {
                 transactions.push(transaction);
                 tickets.push(ticket);

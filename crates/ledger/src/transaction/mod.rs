@@ -10,12 +10,14 @@ use crate::{
 };
 
 mod check;
+mod hash;
 mod known_keys;
 mod read;
 
 pub(crate) use check::details_from_value;
+use hash::Gathered;
 use known_keys::KnownKeys;
-use read::{Mode, Scratch};
+use read::{Mode, Read, Scratch};
 
 /// The version of the transaction format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,6 +133,8 @@ pub struct Parser {
     rules: Rules,
     keys: KnownKeys,
     scratch: Scratch,
+    preimage: Vec<u8>,
+    gathered: Gathered,
 }
 
 impl Operation {
@@ -255,6 +259,8 @@ impl Parser {
             rules,
             keys: KnownKeys::new(),
             scratch: Scratch::default(),
+            preimage: Vec::new(),
+            gathered: Gathered::default(),
         }
     }
 
@@ -275,6 +281,58 @@ impl Parser {
             Some(transaction) => Ok(transaction),
             None => self.parse_any(&text),
         }
+    }
+
+    /// Reads many transactions as clients sent them: for each what [`Parser::parse`] gives, in the
+    /// same order. Their hashes are computed side by side.
+    pub fn parse_batch(&mut self, texts: Vec<Bytes>) -> Vec<Result<Transaction, Rejection>> {
+        let mut results = Vec::with_capacity(texts.len());
+        // The places of the transactions that are gathered, and what was posted there.
+        let mut waiting = Vec::new();
+        for text in texts {
+            if text.len() > self.rules.limits.transaction_bytes_max {
+                results.push(Err(too_large(&self.rules)));
+                continue;
+            }
+            let read = match self.read_canonical(&text) {
+                Some(read) => Ok(read),
+                None => self.read_any(&text),
+            };
+            match read {
+                Err(rejection) => results.push(Err(rejection)),
+                Ok(read) if Gathered::takes(&read) => {
+                    self.gathered.add(&read, &self.scratch.fulfillments);
+                    waiting.push((results.len(), text));
+                    results.push(Ok(read.transaction));
+                    if self.gathered.is_full() {
+                        self.finish_gathered(&mut waiting, &mut results);
+                    }
+                }
+                Ok(read) => results.push(match self.hash(read) {
+                    Some(transaction) => Ok(transaction),
+                    None => self.parse_any(&text),
+                }),
+            }
+        }
+        self.finish_gathered(&mut waiting, &mut results);
+        results
+    }
+
+    /// Hashes what is gathered. A transaction that has another id is looked at once more.
+    fn finish_gathered(
+        &mut self,
+        waiting: &mut Vec<(usize, Bytes)>,
+        results: &mut [Result<Transaction, Rejection>],
+    ) {
+        self.gathered.hash();
+        for (place, text) in waiting.drain(..) {
+            if let Ok(transaction) = &mut results[place]
+                && !self.gathered.settle(transaction)
+            {
+                results[place] = self.parse_any(&text);
+            }
+        }
+        self.gathered.clear();
     }
 
     /// Reads one transaction by way of a [`Value`], canonical or not: what [`Parser::parse`] does
@@ -309,6 +367,7 @@ impl Parser {
             &mut self.keys,
             &mut self.scratch,
         )
+        .map(|read| read.transaction)
         .ok_or_else(|| {
             Rejection::new(
                 RejectionClass::MalformedJson,
@@ -319,6 +378,12 @@ impl Parser {
 
     /// The fast lane: `None` for text that is not a sound transaction in canonical form.
     fn parse_canonical(&mut self, text: &Bytes) -> Option<Transaction> {
+        let read = self.read_canonical(text)?;
+        self.hash(read)
+    }
+
+    /// The fast lane without hashing: the id may be another one.
+    fn read_canonical(&mut self, text: &Bytes) -> Option<Read> {
         read::read(
             text,
             Mode::Posted,
@@ -328,24 +393,64 @@ impl Parser {
         )
     }
 
+    /// Completes what was read last; `None` when the id is another one.
+    fn hash(&mut self, read: Read) -> Option<Transaction> {
+        hash::complete(read, &self.scratch.fulfillments, &mut self.preimage)
+    }
+
     /// The slow lane, for text that the fast lane did not take.
     fn parse_any(&mut self, text: &Bytes) -> Result<Transaction, Rejection> {
-        let value = parse_json(text, &self.rules)?;
-        let canonical = canonical::canon(&value);
-        let too_long = canonical.len() > self.rules.limits.transaction_bytes_max;
-        if !too_long
-            && canonical.as_bytes() != text.as_ref()
-            && let Some(transaction) = self.parse_canonical(&Bytes::from(canonical))
+        let (value, spelling) = self.respell(text)?;
+        if let Spelling::Other(canonical) = &spelling
+            && let Some(transaction) = self.parse_canonical(canonical)
         {
             return Ok(transaction);
         }
-        check::check(&value, &self.rules)?;
-        Err(if too_long {
-            too_large(&self.rules)
-        } else {
-            lanes_differ()
-        })
+        Err(self.refusal(&value, &spelling))
     }
+
+    /// The slow lane without hashing: the id may be another one.
+    fn read_any(&mut self, text: &Bytes) -> Result<Read, Rejection> {
+        let (value, spelling) = self.respell(text)?;
+        if let Spelling::Other(canonical) = &spelling
+            && let Some(read) = self.read_canonical(canonical)
+        {
+            return Ok(read);
+        }
+        Err(self.refusal(&value, &spelling))
+    }
+
+    fn respell(&self, text: &Bytes) -> Result<(Value, Spelling), Rejection> {
+        let value = parse_json(text, &self.rules)?;
+        let canonical = canonical::canon(&value);
+        let spelling = if canonical.len() > self.rules.limits.transaction_bytes_max {
+            Spelling::TooLong
+        } else if canonical.as_bytes() == text.as_ref() {
+            Spelling::Same
+        } else {
+            Spelling::Other(Bytes::from(canonical))
+        };
+        Ok((value, spelling))
+    }
+
+    /// Why the fast lane did not take a text.
+    fn refusal(&self, value: &Value, spelling: &Spelling) -> Rejection {
+        match (check::check(value, &self.rules), spelling) {
+            (Err(rejection), _) => rejection,
+            (Ok(()), Spelling::TooLong) => too_large(&self.rules),
+            (Ok(()), Spelling::Same | Spelling::Other(_)) => lanes_differ(),
+        }
+    }
+}
+
+/// The canonical text, next to the one posted.
+enum Spelling {
+    /// Longer than a transaction may be.
+    TooLong,
+    /// What was posted.
+    Same,
+    /// This one.
+    Other(Bytes),
 }
 
 fn parse_json(text: &[u8], rules: &Rules) -> Result<Value, Rejection> {

@@ -5,7 +5,6 @@
 //! scanner that checks that they are canonical too and obeys the rules about key names. No value is
 //! built, no error worded: whatever is not as expected gives `None`.
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 
 use super::{Input, Operation, Output, Rules, Span, Transaction, Version, known_keys::KnownKeys};
@@ -18,7 +17,7 @@ use crate::{
 /// Where a text comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// From a client: everything is checked.
+    /// From a client: everything is checked but the id, which takes hashing.
     Posted,
     /// From a durable block: id, messages and the rules about key names were checked before.
     Stored,
@@ -27,8 +26,8 @@ pub(super) enum Mode {
 /// Space that is used again for every transaction.
 #[derive(Default)]
 pub(super) struct Scratch {
-    preimage: Vec<u8>,
-    fulfillments: Vec<Span>,
+    /// Where the fulfillments of the text read last stand.
+    pub(super) fulfillments: Vec<Span>,
     owners: Vec<PublicKey>,
     keys: Vec<PublicKey>,
     others: Vec<PublicKey>,
@@ -50,13 +49,21 @@ struct Assets {
     absent: bool,
 }
 
+/// A transaction whose id and messages are still to be computed.
+pub(super) struct Read {
+    /// Its messages are zero.
+    pub(super) transaction: Transaction,
+    /// Where the id stands in the text, quotes included.
+    pub(super) id: Span,
+}
+
 pub(super) fn read(
     text: &Bytes,
     mode: Mode,
     rules: &Rules,
     keys: &mut KnownKeys,
     scratch: &mut Scratch,
-) -> Option<Transaction> {
+) -> Option<Read> {
     if rules.limits.json_depth_max < FORM_DEPTH || text.len() > u32::MAX as usize {
         return None;
     }
@@ -140,130 +147,26 @@ pub(super) fn read(
             }
             Operation::Transfer | Operation::Compose => true,
         };
-    if mode == Mode::Posted {
-        let matches = hash(text, id_span, id, &mut inputs, scratch);
-        if !matches {
-            return None;
-        }
-    }
     let consumed = match operation {
         Operation::Create | Operation::Transfer => Vec::new(),
         Operation::Compose | Operation::Decompose => assets.ids,
     };
-    Some(Transaction {
-        canonical: text.clone(),
-        id,
-        version,
-        operation,
-        asset,
-        inputs,
-        outputs,
-        consumed,
-        data: assets.data,
-        metadata,
-        signers_named,
+    Some(Read {
+        transaction: Transaction {
+            canonical: text.clone(),
+            id,
+            version,
+            operation,
+            asset,
+            inputs,
+            outputs,
+            consumed,
+            data: assets.data,
+            metadata,
+            signers_named,
+        },
+        id: id_span,
     })
-}
-
-/// Computes the id and every input's message; false when the id is another one (sections 4.3, 4.4).
-fn hash(
-    text: &[u8],
-    id_span: Span,
-    id: TransactionId,
-    inputs: &mut [Input],
-    scratch: &mut Scratch,
-) -> bool {
-    let preimage = &mut scratch.preimage;
-    let (before_id, after_id) = (&text[..id_span.start as usize], id_span.end as usize);
-    preimage.clear();
-    preimage.extend_from_slice(before_id);
-    preimage.extend_from_slice(b"null");
-    let prefix = preimage.len();
-    // Both texts begin with the asset; a large one is absorbed only once.
-    let shared = (prefix >= SHARED_PREFIX_MIN).then(|| {
-        let mut context = digest::Context::new(&digest::SHA3_256);
-        context.update(preimage);
-        context
-    });
-    preimage.extend_from_slice(&text[after_id..]);
-    if finish(&shared, prefix, preimage) != id.0 {
-        return false;
-    }
-
-    preimage.truncate(prefix);
-    let mut from = after_id;
-    for span in &scratch.fulfillments {
-        preimage.extend_from_slice(&text[from..span.start as usize]);
-        preimage.extend_from_slice(b"null");
-        from = span.end as usize;
-    }
-    preimage.extend_from_slice(&text[from..]);
-    match inputs {
-        [only] => {
-            if let Some(spent) = &only.spends {
-                append_link(preimage, spent);
-            }
-            only.message = finish(&shared, prefix, preimage);
-        }
-        several => {
-            // The common text is absorbed once, so that many inputs cost no more than their own
-            // length.
-            let mut common = digest::Context::new(&digest::SHA3_256);
-            common.update(preimage);
-            for input in several {
-                let mut context = common.clone();
-                if let Some(spent) = &input.spends {
-                    preimage.clear();
-                    append_link(preimage, spent);
-                    context.update(preimage);
-                }
-                input.message = output_of(context);
-            }
-        }
-    }
-    true
-}
-
-/// From this many bytes on, a prefix that both texts share is worth a hashing context of its own.
-const SHARED_PREFIX_MIN: usize = 1_024;
-
-/// SHA3-256 of `preimage`, whose first `prefix` bytes `shared` may have absorbed already.
-fn finish(shared: &Option<digest::Context>, prefix: usize, preimage: &[u8]) -> [u8; 32] {
-    match shared {
-        Some(shared) => {
-            let mut context = shared.clone();
-            context.update(&preimage[prefix..]);
-            output_of(context)
-        }
-        None => canonical::sha3(preimage),
-    }
-}
-
-fn output_of(context: digest::Context) -> [u8; 32] {
-    context
-        .finish()
-        .as_ref()
-        .try_into()
-        .expect("SHA3-256 has 32 bytes")
-}
-
-fn append_link(preimage: &mut Vec<u8>, spent: &OutputRef) {
-    let start = preimage.len();
-    preimage.resize(start + 64, 0);
-    hex::encode_to_slice(spent.transaction.0, &mut preimage[start..])
-        .expect("64 digits hold 32 bytes");
-    let mut digits = [0; 10];
-    let mut first = digits.len();
-    let mut rest = spent.index;
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    preimage.extend_from_slice(&digits[first..]);
 }
 
 /// The rules of sections 6.2 and 8 that bind members to the operation.
