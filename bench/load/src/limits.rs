@@ -33,9 +33,10 @@ pub fn validate(file: &Path, batch: usize) {
         proven = 0;
         for chunk in all.chunks(batch) {
             let begun = processor_time();
-            let transactions: Vec<_> = chunk
-                .iter()
-                .filter_map(|line| parser.parse(line.clone()).ok())
+            let transactions: Vec<_> = parser
+                .parse_batch(chunk.to_vec())
+                .into_iter()
+                .filter_map(Result::ok)
                 .collect();
             let parsed = processor_time();
             let results = checker.verify(transactions, &mut random);
