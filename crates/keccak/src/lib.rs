@@ -5,6 +5,7 @@
 //! the processor has is asked at run time; without either, messages are hashed one by one. The
 //! digests are the same everywhere.
 
+#[cfg(target_arch = "x86_64")]
 mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -16,6 +17,7 @@ pub const DIGEST_BYTES: usize = 32;
 
 /// Fewer messages than this are hashed one by one: a permutation of all lanes takes longer than the
 /// one of a single message.
+#[cfg(target_arch = "x86_64")]
 const LANES_USED_MIN: usize = 2;
 
 /// Replaces what `digests` holds by the SHA3-256 of every message, in the order of the messages.
@@ -23,8 +25,8 @@ const LANES_USED_MIN: usize = 2;
 pub fn sha3_256_many(messages: &[&[u8]], digests: &mut Vec<[u8; DIGEST_BYTES]>) {
     digests.clear();
     digests.resize(messages.len(), [0; DIGEST_BYTES]);
+    #[cfg(target_arch = "x86_64")]
     if messages.len() >= LANES_USED_MIN {
-        #[cfg(target_arch = "x86_64")]
         if let Some(permute) = x86::permute_8() {
             return lanes::hash(permute, messages, digests);
         } else if let Some(permute) = x86::permute_4() {

@@ -3,12 +3,15 @@
 
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use crate::{DIGEST_BYTES, lanes, one_by_one, sha3_256, sha3_256_many};
+#[cfg(target_arch = "x86_64")]
+use crate::lanes;
+use crate::{DIGEST_BYTES, one_by_one, sha3_256, sha3_256_many};
 
 type Hash = Box<dyn Fn(&[&[u8]], &mut [[u8; DIGEST_BYTES]])>;
 
 /// Every backend that this machine can run, and the choice among them.
 fn backends() -> Vec<(&'static str, Hash)> {
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut))]
     let mut all: Vec<(&'static str, Hash)> = vec![
         ("one by one", Box::new(one_by_one)),
         (
