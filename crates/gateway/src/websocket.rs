@@ -38,6 +38,9 @@ const HANDSHAKE_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Room for one read from a client that submits.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
+/// Bytes that may wait for a peer before its Pings are left unanswered until it reads.
+const PONG_PENDING_BYTES_MAX: usize = 64 << 10;
+
 /// Buffers handed to the kernel in one call; IOV_MAX is 1,024 and fewer are as good.
 const BUFFERS_PER_WRITE_MAX: usize = 64;
 
@@ -198,7 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         if let Poll::Ready(event) = self.poll_read(context) {
             return Poll::Ready(event);
         }
-        if let Some(payload) = self.ping.take() {
+        // Of several Pings that wait, the newest is answered (RFC 6455, section 5.5.3); a peer that sends
+        // them and reads nothing piles up no answers.
+        if self.pending_bytes() < PONG_PENDING_BYTES_MAX
+            && let Some(payload) = self.ping.take()
+        {
             let mut frame = Vec::new();
             write_pong(&mut frame, &payload);
             self.send(frame.into());

@@ -6,11 +6,16 @@ use std::{
 };
 
 use aws_lc_rs::digest;
+use indexmap::IndexMap;
 
 use crate::{
-    Amount, AssetId, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction,
+    Amount, AssetId, IdHash, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction,
     TransactionId, Unproven, Verified, condition::Condition,
 };
+
+/// Transactions that one decision reads from history: a TRANSFER only to name its error, COMPOSE and
+/// DECOMPOSE to decide. More would let a megabyte of input read gigabytes of log.
+const HISTORY_TRANSACTIONS_MAX: usize = 256;
 
 /// A commitment to the asset and the condition of an output: SHA-256 of asset id and condition
 /// fingerprint. Together with the amount it is all that the ledger keeps of an unspent output.
@@ -78,13 +83,14 @@ pub trait View {
     fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>>;
 }
 
-/// What a run of transactions changes.
+/// What a run of transactions changes. Both maps iterate in the order of the changes, the same on every
+/// machine.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Every output that the run makes or spends, with its state after the run: `None` is spent.
-    pub outputs: BTreeMap<OutputRef, Option<Unspent>>,
+    pub outputs: IndexMap<OutputRef, Option<Unspent>, IdHash>,
     /// The transactions of the run.
-    pub transactions: BTreeMap<TransactionId, Arc<Verified<Transaction>>>,
+    pub transactions: IndexMap<TransactionId, Arc<Verified<Transaction>>, IdHash>,
 }
 
 /// A view with the changes of later transactions on top. Applying a transaction to it is the only way
@@ -315,27 +321,43 @@ fn spendable_inputs(
         }
     }
     refuse_repeated_inputs(transaction)?;
-    facts_of_inputs(view, transaction)
+    let inputs = facts_of_inputs(view, transaction)?;
+    if inputs.len() < transaction.inputs().len() {
+        return Err(Rejection::new(
+            RejectionClass::ValidationError,
+            format!(
+                "{} may spend outputs of at most {HISTORY_TRANSACTIONS_MAX} transactions",
+                transaction.operation().name()
+            ),
+        ));
+    }
+    Ok(inputs)
 }
 
-/// What each input spends. Every transaction that made some of it is read once, so that many inputs of
-/// one large transaction cost no more than its length.
+/// What each input spends, for as many transactions that made it as one decision may read. Each is read
+/// once and let go before the next, so that many inputs of one large transaction cost no more than its
+/// length, and many large ones take turns in memory.
 fn facts_of_inputs(
     view: &impl View,
     transaction: &Transaction,
 ) -> Result<Vec<OutputFacts>, Rejection> {
-    let mut makers = BTreeMap::new();
-    let facts = |input| {
-        let output = spent_output(input);
-        let maker = makers
-            .entry(output.transaction)
-            .or_insert_with(|| view.transaction(&output.transaction));
-        let facts = maker
-            .as_ref()
-            .and_then(|maker| OutputFacts::of(maker, output.index));
-        facts.ok_or_else(|| unknown_input(&output))
-    };
-    transaction.inputs().iter().map(facts).collect()
+    let mut spent: Vec<OutputRef> = transaction.inputs().iter().map(spent_output).collect();
+    spent.sort_unstable();
+    let mut facts = BTreeMap::new();
+    let of_one_maker = |one: &OutputRef, other: &OutputRef| one.transaction == other.transaction;
+    for outputs in spent.chunk_by(of_one_maker).take(HISTORY_TRANSACTIONS_MAX) {
+        let maker = view.transaction(&outputs[0].transaction);
+        for output in outputs {
+            let found = maker
+                .as_ref()
+                .and_then(|maker| OutputFacts::of(maker, output.index));
+            facts.insert(*output, found.ok_or_else(|| unknown_input(output))?);
+        }
+    }
+    let in_order = transaction.inputs().iter().map(spent_output);
+    Ok(in_order
+        .filter_map(|output| facts.get(&output).cloned())
+        .collect())
 }
 
 fn spent_output(input: &Input) -> OutputRef {

@@ -1,6 +1,10 @@
 //! Names of transactions, assets and outputs.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    str::FromStr,
+};
 
 /// The SHA3-256 of a signed transaction's canonical text with `id` null (asset ledger, section 4.3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +21,36 @@ pub struct OutputRef {
     pub transaction: TransactionId,
     /// The output's place in that transaction, from 0.
     pub index: u32,
+}
+
+/// For maps keyed by ids, which are hashes already: their first bytes are taken as they are. Whoever
+/// makes ids at will can crowd a few places of such a map, so it is for maps of bounded size only.
+pub type IdHash = BuildHasherDefault<IdHasher>;
+
+/// The hasher of [`IdHash`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    /// Spreads the outputs of one transaction.
+    fn write_u32(&mut self, index: u32) {
+        self.0 = self
+            .0
+            .wrapping_add(u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+
+    /// The length of an id tells nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// The text is not 64 lower-case hexadecimal digits.

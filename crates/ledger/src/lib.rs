@@ -32,7 +32,7 @@ pub use amount::{AMOUNT_MAX, Amount};
 pub use apply::{Changes, Lock, Overlay, Unspent, View, decide, decide_unproven};
 pub use block::{Block, BlockTime, Header, Height, Position};
 pub use draft::{Draft, DraftError};
-pub use id::{AssetId, NotAnId, OutputRef, TransactionId};
+pub use id::{AssetId, IdHash, IdHasher, NotAnId, OutputRef, TransactionId};
 pub use key::{NotAKey, PublicKey, SigningKey};
 pub use rejection::{Rejection, RejectionClass};
 pub use signature::{SignatureChecker, Unproven, Verified, verify_signatures};

@@ -379,6 +379,23 @@ impl Maker {
         Details::threshold_of(self.random.random_range(1..=count), parts)
     }
 
+    /// One key, or so many of several: what may stand behind a CREATE.
+    fn issuer(&mut self) -> Details {
+        let count = self.random.random_range(1..4);
+        let keys: Vec<_> = self
+            .keys
+            .sample(&mut self.random, count)
+            .map(SigningKey::public_key)
+            .collect();
+        match &keys[..] {
+            [key] => Details::Key(*key),
+            keys => {
+                let threshold = self.random.random_range(1..=keys.len());
+                Details::threshold_of_keys(u32::try_from(threshold).unwrap(), keys)
+            }
+        }
+    }
+
     fn value(&mut self, depth: usize) -> json::Value {
         let kinds = if depth == 0 { 5 } else { 7 };
         match self.random.random_range(0..kinds) {
@@ -428,7 +445,7 @@ impl Maker {
                 1 => self.text().into(),
                 _ => json::Value::Object(self.object(3)),
             })
-            .issued_by(self.owner(2)),
+            .issued_by(self.issuer()),
             (0, true) => Draft::create(match self.random.random_range(0..3) {
                 0 => json::Value::Null,
                 _ => self.text().into(),

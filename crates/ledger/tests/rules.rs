@@ -839,6 +839,59 @@ fn asset_data_and_metadata_are_given_back_as_canonical_text() {
     assert_eq!(decompose.asset_data().count(), 2);
 }
 
+/// The signatures of a CREATE cover neither its fulfillment's shape nor its id: only the shape that its
+/// owners stand for may pass, or a stranger could commit the asset again under another id.
+#[test]
+fn a_creates_signature_cannot_be_wrapped_anew() {
+    let [alice, bob] = ["alice", "bob"].map(key);
+    let refused = |transaction: &Value, fulfillment: &[u8]| {
+        let mut wrapped = transaction.clone();
+        let text = base64::Engine::encode(
+            &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+            fulfillment,
+        );
+        wrapped["inputs"][0]["fulfillment"] = json!(text);
+        let value = common::canonical_value(&wrapped);
+        let unnamed = canonical::text_for_id(value.as_object().unwrap());
+        wrapped["id"] = json!(TransactionId(canonical::sha3(unnamed.as_bytes())).to_string());
+        verify(parse_value(&wrapped).unwrap()).is_err()
+    };
+    let plain = |transaction: &Value| {
+        let text = transaction["inputs"][0]["fulfillment"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text).unwrap()
+    };
+    let lamp = lamp();
+    let signed = plain(&lamp);
+    assert_eq!(signed.len(), 102);
+    // A threshold of one around the same signature, alone or beside somebody else's condition.
+    assert!(refused(
+        &lamp,
+        &[&[0xa2, 0x6a, 0xa0, 0x66], &signed[..], &[0xa1, 0x00]].concat()
+    ));
+    let stranger = Condition::of_key(&bob.public_key()).to_der();
+    let body = [&[0xa0, 0x66], &signed[..], &[0xa1, 0x29], &stranger[..]].concat();
+    assert!(refused(
+        &lamp,
+        &[&[0xa2, 0x81, body.len() as u8], &body[..]].concat()
+    ));
+    // Half of a proof by both, and both without saying so.
+    let both = Draft::create(json::Value::Null)
+        .output(1, &alice)
+        .sign(&[&alice, &bob])
+        .unwrap();
+    let both: Value = serde_json::from_slice(both.canonical()).unwrap();
+    let proof = plain(&both);
+    let first = &proof[proof.len() - 2 - 204..proof.len() - 2 - 102];
+    assert!(refused(&both, first));
+    assert!(refused(
+        &both,
+        &[&[0xa2, 0x6a, 0xa0, 0x66], first, &[0xa1, 0x00]].concat()
+    ));
+}
+
 #[test]
 fn a_create_is_signed_by_owners_it_names() {
     let [alice, bob] = ["alice", "bob"].map(key);

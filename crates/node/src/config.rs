@@ -89,7 +89,7 @@ const CHAIN_NAME_MAX: usize = 50;
 /// The largest transaction that may be allowed: one must fit into a block and into memory many times.
 const BODY_BYTES_MAX: u64 = 64 << 20;
 /// The deepest nesting that may be allowed.
-const DEPTH_MAX: u64 = 10_000;
+const DEPTH_MAX: u64 = 1_000;
 
 impl Config {
     /// Gives the settings meaning.

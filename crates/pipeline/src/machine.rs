@@ -110,28 +110,20 @@ impl LedgerMachine {
     fn place_of(
         &self,
         id: &TransactionId,
-        building: &[Arc<Verified<Transaction>>],
+        building: &Changes,
     ) -> Result<Option<Position>, StoreError> {
-        let find = |height: Height, transactions: &[Arc<Verified<Transaction>>]| {
-            let index = transactions
-                .iter()
-                .position(|transaction| transaction.id() == *id)?;
-            Some(Position {
-                height,
-                index: u32::try_from(index).ok()?,
-            })
+        // Changes keep the order of the block.
+        let find = |height: Height, changes: &Changes| {
+            let index = changes.transactions.get_index_of(id)?;
+            let index = u32::try_from(index).ok()?;
+            Some(Position { height, index })
         };
         let in_flight = self
             .in_flight
             .iter()
-            .map(|built| {
-                (
-                    built.block.block.header.height,
-                    &built.block.block.transactions[..],
-                )
-            })
+            .map(|built| (built.block.block.header.height, &*built.changes))
             .chain([(self.parent.height.next(), building)])
-            .find_map(|(height, transactions)| find(height, transactions));
+            .find_map(|(height, changes)| find(height, changes));
         match in_flight {
             Some(position) => Ok(Some(position)),
             None => self.shared.store.position(id),
@@ -192,7 +184,7 @@ impl Machine for LedgerMachine {
         let mut lost = Vec::new();
         for (id, ticket, rejection, repeated) in refused {
             let place = if repeated {
-                self.place_of(&id, &transactions)
+                self.place_of(&id, &changes)
             } else {
                 Ok(None)
             };

@@ -9,7 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use daybook_ledger::{
-    Height, Position, Rejection, RejectionClass, Rules, SigningKey, TransactionId, block::Parent,
+    Height, IdHash, Position, Rejection, RejectionClass, Rules, SigningKey, TransactionId,
+    block::Parent,
 };
 use daybook_order::Solo;
 use daybook_store::{Store, StoreError, Writer};
@@ -337,8 +338,10 @@ impl Drop for FailOnPanic {
 /// Transactions that wait for their block, by id. Several submissions may carry the same one.
 #[derive(Default)]
 pub(crate) struct Pending {
-    shards: [Mutex<HashMap<TransactionId, u32>>; 16],
+    shards: [Mutex<Shard>; 16],
 }
+
+type Shard = HashMap<TransactionId, u32, IdHash>;
 
 impl Pending {
     pub(crate) fn insert(&self, id: TransactionId) {
@@ -359,7 +362,8 @@ impl Pending {
         self.shard(id).lock().contains_key(id)
     }
 
-    fn shard(&self, id: &TransactionId) -> &Mutex<HashMap<TransactionId, u32>> {
-        &self.shards[usize::from(id.0[0] & 15)]
+    fn shard(&self, id: &TransactionId) -> &Mutex<Shard> {
+        // The first bytes place an id within its shard.
+        &self.shards[usize::from(id.0[31] & 15)]
     }
 }

@@ -125,8 +125,9 @@ impl Drop for Permit {
         load.transactions -= 1;
         load.bytes -= self.bytes;
         if load.waiting > 0 {
+            // One at a time: whoever gets in wakes the next by leaving.
             drop(load);
-            self.pool.room.notify_waiters();
+            self.pool.room.notify_one();
         }
     }
 }

@@ -145,6 +145,8 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
             };
             match (transaction, refused) {
                 (_, Some((id, rejection))) => {
+                    // Naming the error may have read history; commits wait for the view.
+                    view = None;
                     shared.count_rejection(&rejection);
                     ticket.settle(Outcome::Rejected {
                         id: Some(id),

@@ -360,6 +360,10 @@ impl Appender {
         if torn.bytes > 0 {
             wipe(&*file, &current.path, offset, torn.bytes)?;
         }
+        // A process that was killed between a write and its flush leaves a whole record that only the
+        // page cache holds. What is served from here on must survive a power cut.
+        file.sync_data().at(&current.path)?;
+        log.disk.sync_dir(&log.dir).at(&log.dir)?;
         Ok(Appender {
             log,
             chain,

@@ -127,6 +127,7 @@ pub fn open(
 
     let loaded = load_checkpoint(&checkpoints, &*disk, genesis)?;
     let (start, reaches, table) = (loaded.start, loaded.reaches, loaded.table);
+    let loaded_newest = loaded.newest;
     let index = Index::open(&folders.index, disk.clone(), genesis_hash, Secret::new())?;
     let through = index.through();
     let blocks = match BlockTable::open(&folders.index, &*disk, genesis_hash, start.tip.height)? {
@@ -234,7 +235,7 @@ pub fn open(
     let torn = scan.torn();
     recovery.torn_bytes = torn.bytes;
     let tip = replay.state.mark.tip;
-    let known = reaches.tip.height.max(through);
+    let known = reaches.tip.height.max(loaded_newest).max(through);
     if tip.height < known {
         let (segment, offset) = scan.end();
         let path = log.segments()[segment as usize - 1].path.clone();
@@ -279,8 +280,10 @@ pub fn open(
 struct Loaded {
     /// Every change up to here is in the table.
     start: Mark,
-    /// No change after this is. Also where the log is known to reach.
+    /// No change after this is.
     reaches: Mark,
+    /// Where the newest checkpoint says that the log reaches, be it sound or not.
+    newest: Height,
     table: UnspentTable,
 }
 
@@ -310,6 +313,9 @@ fn load_checkpoint(
                 return Ok(Loaded {
                     start: header.start,
                     reaches: header.end,
+                    newest: newest_end.map_or(header.end.tip.height, |newest| {
+                        newest.tip.height.max(header.end.tip.height)
+                    }),
                     table,
                 });
             }
@@ -335,6 +341,7 @@ fn load_checkpoint(
     Ok(Loaded {
         start,
         reaches: start,
+        newest: newest_end.map_or(Height(0), |end| end.tip.height),
         table: UnspentTable::new(),
     })
 }

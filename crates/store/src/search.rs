@@ -193,6 +193,9 @@ impl Query {
             if run.is_empty() {
                 continue;
             }
+            if is_phrase || excluded {
+                run.truncate(QUERY_TERMS_MAX);
+            }
             if excluded {
                 query.without.push(run);
                 continue;

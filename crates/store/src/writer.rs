@@ -211,8 +211,9 @@ impl Writer {
                 segment: appended.end.0,
                 offset: appended.end.1,
             };
+            // Under the state's lock, so that no view sees one without the other.
+            *self.shared.tip.write() = tip;
         }
-        *self.shared.tip.write() = tip;
         if indexed >= self.options.run_entries {
             index.seal()?;
         }

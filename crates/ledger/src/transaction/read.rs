@@ -30,7 +30,6 @@ pub(super) struct Scratch {
     pub(super) fulfillments: Vec<Span>,
     owners: Vec<PublicKey>,
     keys: Vec<PublicKey>,
-    others: Vec<PublicKey>,
 }
 
 /// Nesting of the deepest array or object that every transaction has: `outputs`, one output, its
@@ -143,8 +142,9 @@ pub(super) fn read(
     let signers_named = mode == Mode::Stored
         || match operation {
             Operation::Create | Operation::Decompose => {
-                signers_named(&inputs[0], rules.all_owners_sign, scratch)
+                signers_named(&inputs[0], rules.all_owners_sign)
             }
+            // What these spend says who must sign.
             Operation::Transfer | Operation::Compose => true,
         };
     let consumed = match operation {
@@ -215,19 +215,25 @@ fn check_operation(
     holds.then_some(())
 }
 
-/// Whether every key that signed is among the owners, and every owner signed where that is the rule.
-fn signers_named(input: &Input, all_owners_sign: bool, scratch: &mut Scratch) -> bool {
-    let signatures = &input.fulfillment.signatures;
+/// Whether the proof of a CREATE or DECOMPOSE is the one that its owners stand for: a single owner's plain signature, or so
+/// many of the listed owners as signed. Nothing else binds the fulfillment of an input that spends
+/// nothing, so any other shape would let a stranger wrap the same signatures anew and commit the asset
+/// again under another id. Every signer is an owner then; every owner signs where that is the rule.
+fn signers_named(input: &Input, all_owners_sign: bool) -> bool {
+    let Fulfillment {
+        condition,
+        signatures,
+    } = &input.fulfillment;
     if let ([owner], [(signer, _)]) = (&input.owners_before[..], &signatures[..]) {
-        return owner == signer;
+        return owner == signer && !condition.threshold;
     }
-    sorted_set(&mut scratch.owners, input.owners_before.iter().copied());
-    sorted_set(&mut scratch.others, signatures.iter().map(|(key, _)| *key));
-    let (owners, signers) = (&scratch.owners, &scratch.others);
-    signers
-        .iter()
-        .all(|signer| owners.binary_search(signer).is_ok())
-        && (!all_owners_sign || owners.len() == signers.len())
+    let parts: Vec<Condition> = input.owners_before.iter().map(Condition::of_key).collect();
+    let Ok(signed) = u32::try_from(signatures.len()) else {
+        return false;
+    };
+    parts.len() > 1
+        && (signatures.len() == parts.len() || (signatures.len() < parts.len() && !all_owners_sign))
+        && *condition == Condition::of_threshold(signed, &parts)
 }
 
 fn sorted_set(set: &mut Vec<PublicKey>, keys: impl Iterator<Item = PublicKey>) {
