@@ -1,4 +1,4 @@
-//! Keccak-f[1600] of eight or four states at once, in the vectors of x86-64 processors.
+//! Keccak-f\[1600\] of eight or four states at once, in the vectors of x86-64 processors.
 
 use std::{arch::x86_64::*, array};
 

@@ -1,6 +1,9 @@
 //! Blocks: transactions agreed at one height, and the bytes they are stored and signed as.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::digest::{SHA3_256, SHA256, digest};
 
@@ -91,6 +94,8 @@ pub struct Block {
     pub signature: [u8; 64],
     /// The transactions, in order.
     pub transactions: Vec<Arc<Verified<Transaction>>>,
+    /// The state after it, once somebody asked.
+    state: OnceLock<StateHash>,
 }
 
 /// The bytes are no block header, or a block contradicts itself.
@@ -223,6 +228,20 @@ impl Header {
 }
 
 impl Block {
+    /// A block of these parts, which may contradict each other until [`Block::check`] says otherwise.
+    pub fn new(
+        header: Header,
+        signature: [u8; 64],
+        transactions: Vec<Arc<Verified<Transaction>>>,
+    ) -> Block {
+        Block {
+            header,
+            signature,
+            transactions,
+            state: OnceLock::new(),
+        }
+    }
+
     /// Makes the block that follows `parent`, signed by `proposer`.
     pub fn seal(
         after: &Parent,
@@ -244,18 +263,15 @@ impl Block {
                 .expect("a block's size is bounded far below 2^32"),
         };
         let signature = proposer.sign(&signed_bytes(&header.hash()));
-        Block {
-            header,
-            signature,
-            transactions,
-        }
+        Block::new(header, signature, transactions)
     }
 
     /// The state after this block.
     pub fn state(&self) -> StateHash {
-        self.header
-            .parent_state
-            .next(self.transactions.iter().map(|transaction| transaction.id()))
+        *self.state.get_or_init(|| {
+            let ids = self.transactions.iter().map(|transaction| transaction.id());
+            self.header.parent_state.next(ids)
+        })
     }
 
     /// What the next block follows.

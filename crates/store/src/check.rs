@@ -453,11 +453,7 @@ impl<'c> Check<'c> {
         };
         Ok((
             StoredBlock {
-                block: Block {
-                    header,
-                    signature,
-                    transactions,
-                },
+                block: Block::new(header, signature, transactions),
                 rejected,
             },
             wrong,

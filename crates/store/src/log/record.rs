@@ -265,11 +265,7 @@ impl Record {
             transactions.push(Arc::new(Verified::from_stored(transaction)));
         }
         Ok(StoredBlock {
-            block: Block {
-                header,
-                signature,
-                transactions,
-            },
+            block: Block::new(header, signature, transactions),
             rejected: self.rejected()?,
         })
     }
