@@ -190,7 +190,9 @@ fn what_is_derived_is_rebuilt_from_a_sound_log() {
     }
     assert!(open(&disk, small()).is_err());
     let report = checked(&disk, true).unwrap();
-    assert!(report.findings.len() >= 3 && report.rebuilt && report.is_sound());
+    assert!(report.rebuilt && report.is_sound(), "{report:?}");
+    // How many index runs there were depends on what was merged by the close.
+    assert!(report.findings.len() >= 2, "{report:?}");
     assert_eq!(checked(&disk, false).unwrap().findings, []);
     let (store, _, recovery) = open(&disk, small()).unwrap();
     assert_eq!(recovery.replayed_blocks, 0);
