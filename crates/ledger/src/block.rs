@@ -7,7 +7,9 @@ use std::{
 
 use aws_lc_rs::digest::{SHA3_256, SHA256, digest};
 
-use crate::{PublicKey, SigningKey, Transaction, TransactionId, Verified, merkle};
+use bytes::Bytes;
+
+use crate::{PublicKey, SigningKey, Transaction, TransactionId, Verified, merkle, tracker};
 
 /// The first byte of every encoded genesis and header.
 pub const FORMAT: u8 = 1;
@@ -77,23 +79,32 @@ pub struct Header {
     pub parent: BlockHash,
     /// Who made it.
     pub proposer: PublicKey,
-    /// Merkle root (RFC 6962) over the transactions' ids.
+    /// Merkle root (RFC 6962) over the entries' ids.
     pub transactions_root: [u8; 32],
     /// The state before this block.
     pub parent_state: StateHash,
-    /// How many transactions it holds.
+    /// How many entries it holds.
     pub count: u32,
 }
 
-/// A block. Every transaction in it applies cleanly in order; losers are not part of blocks.
+/// A transaction of any book, as a block holds it.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Of the asset ledger.
+    Asset(Arc<Verified<Transaction>>),
+    /// Of the wallet tracker.
+    Tracker(Arc<tracker::Entry>),
+}
+
+/// A block. Every entry in it applies cleanly in order; losers are not part of blocks.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// What it says about itself.
     pub header: Header,
     /// The proposer's Ed25519 signature over [`Header::hash`].
     pub signature: [u8; 64],
-    /// The transactions, in order.
-    pub transactions: Vec<Arc<Verified<Transaction>>>,
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
     /// The state after it, once somebody asked.
     state: OnceLock<StateHash>,
 }
@@ -229,15 +240,11 @@ impl Header {
 
 impl Block {
     /// A block of these parts, which may contradict each other until [`Block::check`] says otherwise.
-    pub fn new(
-        header: Header,
-        signature: [u8; 64],
-        transactions: Vec<Arc<Verified<Transaction>>>,
-    ) -> Block {
+    pub fn new(header: Header, signature: [u8; 64], entries: Vec<Entry>) -> Block {
         Block {
             header,
             signature,
-            transactions,
+            entries,
             state: OnceLock::new(),
         }
     }
@@ -246,30 +253,33 @@ impl Block {
     pub fn seal(
         after: &Parent,
         time: BlockTime,
-        transactions: Vec<Arc<Verified<Transaction>>>,
+        entries: Vec<Entry>,
         proposer: &SigningKey,
     ) -> Block {
         let header = Header {
             chain: after.chain,
             height: after.height.next(),
-            time: time.max(BlockTime(after.time.0.saturating_add(1))),
+            time: after.time_of_next(time),
             parent: after.hash,
             proposer: proposer.public_key(),
-            transactions_root: merkle::root(
-                transactions.iter().map(|transaction| transaction.id().0),
-            ),
+            transactions_root: merkle::root(entries.iter().map(|entry| entry.id().0)),
             parent_state: after.state,
-            count: u32::try_from(transactions.len())
-                .expect("a block's size is bounded far below 2^32"),
+            count: u32::try_from(entries.len()).expect("a block's size is bounded far below 2^32"),
         };
         let signature = proposer.sign(&signed_bytes(&header.hash()));
-        Block::new(header, signature, transactions)
+        Block::new(header, signature, entries)
+    }
+
+    /// The transactions of the asset ledger in it, each with its place in the block.
+    pub fn assets(&self) -> impl Iterator<Item = (u32, &Arc<Verified<Transaction>>)> {
+        let numbered = (0..).zip(&self.entries);
+        numbered.filter_map(|(index, entry)| Some((index, entry.as_asset()?)))
     }
 
     /// The state after this block.
     pub fn state(&self) -> StateHash {
         *self.state.get_or_init(|| {
-            let ids = self.transactions.iter().map(|transaction| transaction.id());
+            let ids = self.entries.iter().map(Entry::id);
             self.header.parent_state.next(ids)
         })
     }
@@ -290,14 +300,11 @@ impl Block {
     /// # Errors
     /// The first contradiction found.
     pub fn check(&self) -> Result<(), BlockError> {
-        if u32::try_from(self.transactions.len()) != Ok(self.header.count) {
+        if u32::try_from(self.entries.len()) != Ok(self.header.count) {
             return Err(BlockError::Count);
         }
-        if merkle::root(
-            self.transactions
-                .iter()
-                .map(|transaction| transaction.id().0),
-        ) != self.header.transactions_root
+        if merkle::root(self.entries.iter().map(|entry| entry.id().0))
+            != self.header.transactions_root
         {
             return Err(BlockError::Root);
         }
@@ -323,7 +330,50 @@ pub struct Parent {
     pub state: StateHash,
 }
 
+impl Entry {
+    /// Its name.
+    pub fn id(&self) -> TransactionId {
+        match self {
+            Entry::Asset(transaction) => transaction.id(),
+            Entry::Tracker(entry) => entry.id(),
+        }
+    }
+
+    /// The text that is stored.
+    pub fn text(&self) -> &Bytes {
+        match self {
+            Entry::Asset(transaction) => transaction.canonical(),
+            Entry::Tracker(entry) => entry.text(),
+        }
+    }
+
+    /// The transaction, if it is one of the asset ledger.
+    pub fn as_asset(&self) -> Option<&Arc<Verified<Transaction>>> {
+        match self {
+            Entry::Asset(transaction) => Some(transaction),
+            Entry::Tracker(_) => None,
+        }
+    }
+}
+
+impl From<Arc<Verified<Transaction>>> for Entry {
+    fn from(transaction: Arc<Verified<Transaction>>) -> Entry {
+        Entry::Asset(transaction)
+    }
+}
+
+impl From<Arc<tracker::Entry>> for Entry {
+    fn from(entry: Arc<tracker::Entry>) -> Entry {
+        Entry::Tracker(entry)
+    }
+}
+
 impl Parent {
+    /// The time of a block that follows when the clock says `now`: time never stands still.
+    pub fn time_of_next(&self, now: BlockTime) -> BlockTime {
+        now.max(BlockTime(self.time.0.saturating_add(1)))
+    }
+
     /// The beginning of the chain.
     pub fn of_genesis(genesis: &Genesis) -> Parent {
         let hash = genesis.hash();

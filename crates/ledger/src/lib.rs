@@ -26,6 +26,7 @@ mod key;
 pub mod merkle;
 mod rejection;
 mod signature;
+pub mod tracker;
 mod transaction;
 
 pub use amount::{AMOUNT_MAX, Amount};

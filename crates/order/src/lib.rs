@@ -3,6 +3,8 @@
 //! An orderer knows nothing of what a transaction is: it moves opaque values from a [`Feed`] to a
 //! [`Machine`]. [`Solo`] decides alone; an agreement among several nodes drives the same machine.
 
+use std::collections::VecDeque;
+
 /// Where transactions wait for their block, in the order in which they were taken.
 pub trait Feed {
     /// A transaction that is sound by itself.
@@ -10,7 +12,7 @@ pub trait Feed {
 
     /// Waits until something is there, then takes all that waits, up to the bounds of one block.
     /// `None` when the feed is closed and empty.
-    fn gather(&mut self) -> Option<Vec<Self::Transaction>>;
+    fn gather(&mut self) -> Option<VecDeque<Self::Transaction>>;
 
     /// Whether nothing waits at the moment.
     fn is_idle(&self) -> bool;
@@ -24,8 +26,9 @@ pub trait Machine {
     type Block;
 
     /// Decides transactions in order on top of every block built so far and makes the next block of
-    /// those that pass. `None` when there is nothing to write down.
-    fn build(&mut self, transactions: Vec<Self::Transaction>) -> Option<Self::Block>;
+    /// those that pass. `None` when there is nothing to write down. Takes from the front what it
+    /// decides; what it leaves is for the block after.
+    fn build(&mut self, transactions: &mut VecDeque<Self::Transaction>) -> Option<Self::Block>;
 
     /// Makes a decided block durable and known. With `overlap` it may return while the disk is still
     /// working, so that the next block is built meanwhile; it waits when too many blocks are under way.
@@ -54,11 +57,17 @@ impl Solo {
         F: Feed<Transaction = T>,
         M: Machine<Transaction = T>,
     {
-        while let Some(transactions) = feed.gather() {
-            if let Some(block) = machine.build(transactions) {
-                // With nobody waiting there is nothing to do beside the flush, and a hand-over to
-                // another thread would only cost time.
-                machine.commit(block, !feed.is_idle())?;
+        while let Some(mut transactions) = feed.gather() {
+            loop {
+                if let Some(block) = machine.build(&mut transactions) {
+                    // With nobody waiting there is nothing to do beside the flush, and a hand-over to
+                    // another thread would only cost time.
+                    let overlap = !transactions.is_empty() || !feed.is_idle();
+                    machine.commit(block, overlap)?;
+                }
+                if transactions.is_empty() {
+                    break;
+                }
             }
         }
         Ok(())
@@ -72,8 +81,8 @@ mod tests {
     struct Script(Vec<Vec<u32>>);
     impl Feed for Script {
         type Transaction = u32;
-        fn gather(&mut self) -> Option<Vec<u32>> {
-            (!self.0.is_empty()).then(|| self.0.remove(0))
+        fn gather(&mut self) -> Option<VecDeque<u32>> {
+            (!self.0.is_empty()).then(|| self.0.remove(0).into())
         }
         fn is_idle(&self) -> bool {
             self.0.is_empty()
@@ -83,12 +92,14 @@ mod tests {
     struct Book {
         blocks: Vec<(Vec<u32>, bool)>,
         room: usize,
+        at_once: usize,
     }
     impl Machine for Book {
         type Transaction = u32;
         type Block = Vec<u32>;
-        fn build(&mut self, transactions: Vec<u32>) -> Option<Vec<u32>> {
-            let odd: Vec<u32> = transactions.into_iter().filter(|t| t % 2 == 1).collect();
+        fn build(&mut self, transactions: &mut VecDeque<u32>) -> Option<Vec<u32>> {
+            let taken = transactions.len().min(self.at_once);
+            let odd: Vec<u32> = transactions.drain(..taken).filter(|t| t % 2 == 1).collect();
             (!odd.is_empty()).then_some(odd)
         }
         fn commit(&mut self, block: Vec<u32>, overlap: bool) -> Result<(), Halted> {
@@ -105,6 +116,7 @@ mod tests {
         let mut book = Book {
             blocks: vec![],
             room: 9,
+            at_once: 9,
         };
         let done = Solo.run(
             &mut Script(vec![vec![1, 2, 3], vec![4], vec![5]]),
@@ -115,10 +127,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_block_leaves_goes_into_the_next() {
+        let mut book = Book {
+            blocks: vec![],
+            room: 9,
+            at_once: 2,
+        };
+        let done = Solo.run(&mut Script(vec![vec![1, 3, 5]]), &mut book);
+        assert_eq!(done, Ok(()));
+        assert_eq!(book.blocks, [(vec![1, 3], true), (vec![5], false)]);
+    }
+
+    #[test]
     fn nothing_follows_a_block_that_could_not_be_written() {
         let mut book = Book {
             blocks: vec![],
             room: 1,
+            at_once: 9,
         };
         let done = Solo.run(&mut Script(vec![vec![1], vec![3], vec![5]]), &mut book);
         assert_eq!(done, Err(Halted));

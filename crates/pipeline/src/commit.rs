@@ -14,7 +14,10 @@ use daybook_order::Halted;
 use daybook_store::{StoreError, Writer};
 use parking_lot::Mutex;
 
-use crate::{machine::Built, node::Shared};
+use crate::{
+    machine::{Answer, Built},
+    node::Shared,
+};
 
 /// Blocks that wait for the disk behind the one being flushed. One is enough to keep the disk busy;
 /// more would only make transactions wait in small blocks instead of gathering into a large one.
@@ -98,16 +101,23 @@ impl Committer {
             drop(slot);
             metrics::histogram!("daybook_flush_seconds").record(flushed.as_secs_f64());
             metrics::histogram!("daybook_block_transactions")
-                .record(block.block.transactions.len() as f64);
+                .record(block.block.entries.len() as f64);
             metrics::counter!("daybook_blocks_total").increment(1);
             metrics::counter!("daybook_transactions_committed_total")
-                .increment(block.block.transactions.len() as u64);
+                .increment(block.block.entries.len() as u64);
             metrics::gauge!("daybook_height").set(block.block.header.height.0 as f64);
             self.shared.hub.publish(block.clone());
         }
-        for (id, ticket, outcome) in answers {
-            self.shared.pending.remove(&id);
-            ticket.settle(outcome);
+        for answer in answers {
+            match answer {
+                Answer::Asset(id, ticket, outcome) => {
+                    self.shared.pending.remove(&id);
+                    ticket.settle(outcome);
+                }
+                Answer::Tracker(ticket, answer) => self.shared.queue.answer(ticket, answer),
+                // Who asked may have gone.
+                Answer::Configured(done) => drop(done.send(())),
+            }
         }
         if let Some(block) = &block {
             self.shared.hub.announce(block.block.header.height);

@@ -6,15 +6,42 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use daybook_ledger::{Transaction, Verified};
+use daybook_ledger::{Transaction, Verified, tracker};
 use daybook_order::Feed;
+use tokio::sync::oneshot;
 
-use crate::submission::Ticket;
+use crate::{submission::Ticket, tracker::TrackerTicket};
 
-/// A verified transaction that waits for its block.
-pub(crate) struct Candidate {
-    pub(crate) transaction: Arc<Verified<Transaction>>,
-    pub(crate) ticket: Ticket,
+/// What waits for its block.
+pub(crate) enum Candidate {
+    /// A verified transaction of the asset ledger.
+    Asset {
+        transaction: Arc<Verified<Transaction>>,
+        ticket: Ticket,
+    },
+    /// A proven command to the tracker.
+    Tracker {
+        command: Box<tracker::Command>,
+        ticket: TrackerTicket,
+    },
+    /// How the tracker runs from now on.
+    Configure {
+        settings: Box<tracker::Settings>,
+        done: oneshot::Sender<()>,
+    },
+    /// Nothing but the wish that what is due is done.
+    Tick,
+}
+
+impl Candidate {
+    /// Bytes that it takes in a block, roughly.
+    fn bytes(&self) -> usize {
+        match self {
+            Candidate::Asset { transaction, .. } => transaction.canonical().len(),
+            Candidate::Tracker { ticket, .. } => ticket.bytes,
+            Candidate::Configure { .. } | Candidate::Tick => 0,
+        }
+    }
 }
 
 /// What one verifier finished.
@@ -72,11 +99,11 @@ impl VerifiedFeed {
         }
     }
 
-    fn cut(&mut self) -> Vec<Candidate> {
+    fn cut(&mut self) -> VecDeque<Candidate> {
         let mut bytes = 0;
         let mut count = 0;
         for candidate in self.waiting.iter().take(self.limits.transactions_max) {
-            bytes += candidate.transaction.canonical().len();
+            bytes += candidate.bytes();
             if count > 0 && bytes > self.limits.bytes_max {
                 break;
             }
@@ -89,7 +116,7 @@ impl VerifiedFeed {
 impl Feed for VerifiedFeed {
     type Transaction = Candidate;
 
-    fn gather(&mut self) -> Option<Vec<Candidate>> {
+    fn gather(&mut self) -> Option<VecDeque<Candidate>> {
         while let Ok(batch) = self.batches.try_recv() {
             self.receive(batch);
         }

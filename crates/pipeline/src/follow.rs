@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 /// Streams that share encoded frames through [`Published::frames`].
-pub const STREAMS: usize = 4;
+pub const STREAMS: usize = 5;
 
 /// A committed block on its way to followers.
 pub struct Published {
@@ -117,9 +117,9 @@ fn weight(block: &StoredBlock) -> usize {
     const PARSED_BYTES: usize = 512;
     block
         .block
-        .transactions
+        .entries
         .iter()
-        .map(|t| t.canonical().len() + PARSED_BYTES)
+        .map(|entry| entry.text().len() + PARSED_BYTES)
         .sum::<usize>()
         + PARSED_BYTES
 }

@@ -15,6 +15,7 @@ mod mailbox;
 mod node;
 mod pool;
 mod submission;
+mod tracker;
 mod verify;
 
 pub use clock::{Clock, SystemClock};
@@ -22,3 +23,4 @@ pub use follow::{FollowError, Follower, Published, STREAMS};
 pub use mailbox::{Outcomes, Submitter};
 pub use node::{Node, Running, StartOptions, Status, start};
 pub use submission::{Acknowledge, Door, Outcome};
+pub use tracker::{TrackerAnswer, TrackerCaller, TrackerOptions};

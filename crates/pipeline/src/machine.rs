@@ -4,12 +4,15 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use daybook_ledger::{
-    Block, Changes, OutputRef, Overlay, Position, SigningKey, Transaction, TransactionId, Unspent,
-    Verified, View,
-    block::{Height, Parent},
+    BlockTime, Changes, Draft, DraftError, OutputRef, Overlay, Position, Rejection, RejectionClass,
+    SigningKey, Transaction, TransactionId, Unspent, Verified, View,
+    block::{Block, Entry, Height, Parent},
+    tracker::{self, Book, Decision, Meets, PayoutPlan},
+    verify_signatures,
 };
 use daybook_order::{Halted, Machine};
 use daybook_store::{Rejected, StoreError, StoredBlock};
+use tokio::sync::oneshot;
 
 use crate::{
     Clock, Outcome,
@@ -17,11 +20,19 @@ use crate::{
     feed::Candidate,
     node::Shared,
     submission::{Door, Ticket},
+    tracker::{TrackerAnswer, TrackerTicket},
 };
 
-/// Transactions applied under one hold of the state's lock, which the commit of the block before
+/// Candidates decided under one hold of the state's lock, which the commit of the block before
 /// waits for.
-const APPLY_TRANSACTIONS_MAX: usize = 128;
+const APPLY_CANDIDATES_MAX: usize = 128;
+
+/// Tracker records that one expiry entry holds.
+const EXPIRY_RECORDS_MAX: usize = 1_024;
+
+/// Expiry entries in one block, so that a block stays small however much falls due at once. Nothing
+/// else is decided before all that is due is done.
+const EXPIRY_ENTRIES_MAX: usize = 8;
 
 /// A block and what follows from it.
 pub(crate) struct Built {
@@ -29,7 +40,14 @@ pub(crate) struct Built {
     pub(crate) block: Option<Arc<StoredBlock>>,
     pub(crate) changes: Arc<Changes>,
     /// Answers that are true once this block and all before it are durable.
-    pub(crate) answers: Vec<(TransactionId, Ticket, Outcome)>,
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// An answer that waits for the disk.
+pub(crate) enum Answer {
+    Asset(TransactionId, Ticket, Outcome),
+    Tracker(TrackerTicket, TrackerAnswer),
+    Configured(oneshot::Sender<()>),
 }
 
 pub(crate) struct LedgerMachine {
@@ -37,15 +55,40 @@ pub(crate) struct LedgerMachine {
     committer: Arc<Committer>,
     clock: Arc<dyn Clock>,
     proposer: SigningKey,
+    /// The key that holds the tracker's tokens.
+    holder: Option<SigningKey>,
     parent: Parent,
     /// Blocks built but perhaps not yet visible in the store, oldest first.
     in_flight: VecDeque<InFlight>,
+    /// The tracker's book after every block built so far.
+    tracker: Book,
 }
 
 struct InFlight {
     block: Arc<StoredBlock>,
     changes: Arc<Changes>,
 }
+
+/// The block under construction.
+struct Building {
+    height: Height,
+    time: BlockTime,
+    entries: Vec<Entry>,
+    answers: Vec<Answer>,
+    refused: Vec<Refused>,
+}
+
+/// An asset transaction that lost.
+struct Refused {
+    id: TransactionId,
+    ticket: Ticket,
+    rejection: Rejection,
+    /// It lost because it is there already.
+    repeated: bool,
+}
+
+/// The tracker's rules were broken by an entry that they let pass.
+struct Broken;
 
 /// The committed state with the blocks in flight on top.
 struct InFlightView<'f, V> {
@@ -77,21 +120,36 @@ impl<V: View> View for InFlightView<'_, V> {
     }
 }
 
+impl Building {
+    fn next_position(&self) -> Position {
+        let index =
+            u32::try_from(self.entries.len()).expect("a block holds fewer than 2^32 entries");
+        Position {
+            height: self.height,
+            index,
+        }
+    }
+}
+
 impl LedgerMachine {
     pub(crate) fn new(
         shared: Arc<Shared>,
         committer: Arc<Committer>,
         clock: Arc<dyn Clock>,
         proposer: SigningKey,
+        holder: Option<SigningKey>,
         parent: Parent,
     ) -> LedgerMachine {
+        let tracker = shared.store.tracker(Book::clone);
         LedgerMachine {
             shared,
             committer,
             clock,
             proposer,
+            holder,
             parent,
             in_flight: VecDeque::new(),
+            tracker,
         }
     }
 
@@ -104,87 +162,176 @@ impl LedgerMachine {
         {
             self.in_flight.pop_front();
         }
+        // Readers of the store find there what was closed up to here.
+        self.tracker.forget(published);
     }
 
     /// Where a transaction stands that was committed already, be it in the block under construction.
     fn place_of(
         &self,
         id: &TransactionId,
-        building: &Changes,
+        building: &Building,
     ) -> Result<Option<Position>, StoreError> {
-        // Changes keep the order of the block.
-        let find = |height: Height, changes: &Changes| {
-            let index = changes.transactions.get_index_of(id)?;
+        let find = |height: Height, entries: &[Entry]| {
+            let index = entries.iter().position(|entry| entry.id() == *id)?;
             let index = u32::try_from(index).ok()?;
             Some(Position { height, index })
         };
         let in_flight = self
             .in_flight
             .iter()
-            .map(|built| (built.block.block.header.height, &*built.changes))
-            .chain([(self.parent.height.next(), building)])
-            .find_map(|(height, changes)| find(height, changes));
+            .map(|built| &built.block.block)
+            .map(|block| (block.header.height, &block.entries[..]))
+            .chain([(building.height, &building.entries[..])])
+            .find_map(|(height, entries)| find(height, entries));
         match in_flight {
             Some(position) => Ok(Some(position)),
             None => self.shared.store.position(id),
         }
     }
-}
 
-impl Machine for LedgerMachine {
-    type Transaction = Candidate;
-    type Block = Built;
-
-    fn build(&mut self, candidates: Vec<Candidate>) -> Option<Built> {
-        self.forget_published();
-        let height = self.parent.height.next();
-        let mut changes = Changes::default();
-        let mut transactions: Vec<Arc<Verified<Transaction>>> =
-            Vec::with_capacity(candidates.len());
-        let mut answers = Vec::with_capacity(candidates.len());
-        let mut refused = Vec::new();
-        let mut candidates = candidates.into_iter().peekable();
-        while candidates.peek().is_some() {
-            let view = InFlightView {
-                committed: self.shared.store.view(),
-                in_flight: &self.in_flight,
+    /// Does what is due in the tracker's book: no command sees an object past its lock as open. False
+    /// when more is due than one block takes.
+    fn expire(&mut self, building: &mut Building) -> Result<bool, Broken> {
+        for _ in 0..EXPIRY_ENTRIES_MAX {
+            let Some(entry) = self.tracker.due(building.time, EXPIRY_RECORDS_MAX) else {
+                return Ok(true);
             };
-            let mut overlay = Overlay::resume(&view, changes);
-            for Candidate {
-                transaction,
-                ticket,
-            } in candidates.by_ref().take(APPLY_TRANSACTIONS_MAX)
-            {
-                let id = transaction.id();
-                match overlay.apply(transaction.clone()) {
-                    Ok(()) => {
-                        let index = u32::try_from(transactions.len())
-                            .expect("a block holds fewer than 2^32 transactions");
-                        let position = Position { height, index };
-                        transactions.push(transaction);
-                        answers.push((
-                            id,
-                            ticket,
-                            Outcome::Committed {
-                                id,
-                                position,
-                                repeated: false,
-                            },
-                        ));
-                    }
-                    Err(rejection) => {
-                        let repeated = overlay.is_committed(&id);
-                        refused.push((id, ticket, rejection, repeated));
-                    }
+            self.record(entry, building)?;
+        }
+        Ok(self.tracker.due(building.time, 1).is_none())
+    }
+
+    /// Appends an entry of the tracker's book to the block.
+    fn record(
+        &mut self,
+        entry: tracker::Entry,
+        building: &mut Building,
+    ) -> Result<Arc<tracker::Entry>, Broken> {
+        if let Err(violation) = self.tracker.record(&entry, building.height) {
+            self.shared
+                .fail(&format!("the tracker's book is broken: {violation}"));
+            return Err(Broken);
+        }
+        let entry = Arc::new(entry);
+        building.entries.push(Entry::Tracker(entry.clone()));
+        Ok(entry)
+    }
+
+    fn decide_asset<V: View>(
+        &mut self,
+        transaction: Arc<Verified<Transaction>>,
+        ticket: Ticket,
+        overlay: &mut Overlay<'_, V>,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        let id = transaction.id();
+        let meets = self.tracker.meets(&transaction);
+        let applied = match meets {
+            Meets::Spends => Err(Rejection::new(
+                RejectionClass::ValidationError,
+                "the tracker's tokens are moved by payouts only",
+            )),
+            Meets::Nothing | Meets::Deposit { .. } => overlay.apply(transaction.clone()),
+        };
+        match applied {
+            Ok(()) => {
+                let position = building.next_position();
+                building.entries.push(Entry::Asset(transaction.clone()));
+                building.answers.push(Answer::Asset(
+                    id,
+                    ticket,
+                    Outcome::Committed {
+                        id,
+                        position,
+                        repeated: false,
+                    },
+                ));
+                if matches!(meets, Meets::Deposit { .. }) {
+                    let deposit = self.tracker.deposit(&transaction, building.time);
+                    self.record(deposit, building)?;
                 }
             }
-            changes = overlay.into_changes();
+            Err(rejection) => building.refused.push(Refused {
+                id,
+                ticket,
+                rejection,
+                repeated: overlay.is_committed(&id),
+            }),
         }
+        Ok(())
+    }
 
+    fn decide_tracker<V: View>(
+        &mut self,
+        command: &tracker::Command,
+        ticket: TrackerTicket,
+        overlay: &mut Overlay<'_, V>,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        let decision = self
+            .tracker
+            .decide(command, building.time, &self.shared.store);
+        let answer = match decision {
+            Ok(Decision::Entry(entry)) => {
+                let position = Some(building.next_position());
+                let entry = self.record(entry, building)?;
+                TrackerAnswer::Recorded { entry, position }
+            }
+            Ok(Decision::Payout(plan)) => match self.pay(&plan, overlay) {
+                Ok(transfer) => {
+                    building.entries.push(Entry::Asset(transfer.clone()));
+                    let position = Some(building.next_position());
+                    let entry = self.record(plan.entry(&transfer), building)?;
+                    TrackerAnswer::Recorded { entry, position }
+                }
+                Err(why) => TrackerAnswer::Refused(tracker::Refusal::internal(why)),
+            },
+            Ok(Decision::Repeat(entry)) => TrackerAnswer::Recorded {
+                entry,
+                position: None,
+            },
+            Err(refusal) => TrackerAnswer::Refused(refusal),
+        };
+        building.answers.push(Answer::Tracker(ticket, answer));
+        Ok(())
+    }
+
+    /// Makes, signs and applies the TRANSFER of a payout.
+    fn pay<V: View>(
+        &self,
+        plan: &PayoutPlan,
+        overlay: &mut Overlay<'_, V>,
+    ) -> Result<Arc<Verified<Transaction>>, String> {
+        let holder = self
+            .holder
+            .as_ref()
+            .ok_or("this node does not hold the tracker's tokens")?;
+        let transfer = sign_payout(plan, holder).map_err(|error| error.to_string())?;
+        let mut verified = verify_signatures(vec![transfer], &mut rand::rng());
+        let transfer = verified
+            .pop()
+            .and_then(Result::ok)
+            .ok_or("the payout's own signature is wrong")?;
+        let transfer = Arc::new(transfer);
+        overlay
+            .apply(transfer.clone())
+            .map_err(|rejection| rejection.to_string())?;
+        Ok(transfer)
+    }
+
+    /// Answers those who lost, and says which of them others must be told of.
+    fn refuse(&self, building: &mut Building) -> Vec<Rejected> {
         let mut lost = Vec::new();
-        for (id, ticket, rejection, repeated) in refused {
+        for refused in std::mem::take(&mut building.refused) {
+            let Refused {
+                id,
+                ticket,
+                rejection,
+                repeated,
+            } = refused;
             let place = if repeated {
-                self.place_of(&id, &changes)
+                self.place_of(&id, building)
             } else {
                 Ok(None)
             };
@@ -212,17 +359,109 @@ impl Machine for LedgerMachine {
                     Outcome::Stopped
                 }
             };
-            answers.push((id, ticket, outcome));
+            building.answers.push(Answer::Asset(id, ticket, outcome));
         }
+        lost
+    }
 
-        let changes = Arc::new(changes);
-        let block = (!transactions.is_empty() || !lost.is_empty()).then(|| {
-            let block = Block::seal(&self.parent, self.clock.now(), transactions, &self.proposer);
-            self.parent = block.as_parent();
-            let block = Arc::new(StoredBlock {
-                block,
-                rejected: lost,
+    fn decide(
+        &mut self,
+        candidates: &mut VecDeque<Candidate>,
+        building: &mut Building,
+    ) -> Result<Changes, Broken> {
+        let mut changes = Changes::default();
+        if !self.expire(building)? {
+            return Ok(changes);
+        }
+        while !candidates.is_empty() {
+            let shared = self.shared.clone();
+            let in_flight = std::mem::take(&mut self.in_flight);
+            let view = InFlightView {
+                committed: shared.store.view(),
+                in_flight: &in_flight,
+            };
+            let mut overlay = Overlay::resume(&view, changes);
+            let mut decided = Ok(());
+            for _ in 0..APPLY_CANDIDATES_MAX {
+                let Some(candidate) = candidates.pop_front() else {
+                    break;
+                };
+                decided = match candidate {
+                    Candidate::Asset {
+                        transaction,
+                        ticket,
+                    } => self.decide_asset(transaction, ticket, &mut overlay, building),
+                    Candidate::Tracker { command, ticket } => {
+                        self.decide_tracker(&command, ticket, &mut overlay, building)
+                    }
+                    Candidate::Configure { settings, done } => {
+                        let entry = self.tracker.configure(*settings, building.time);
+                        building.answers.push(Answer::Configured(done));
+                        entry.map_or(Ok(()), |entry| self.record(entry, building).map(drop))
+                    }
+                    Candidate::Tick => Ok(()),
+                };
+                if decided.is_err() {
+                    break;
+                }
+            }
+            changes = overlay.into_changes();
+            drop(view);
+            self.in_flight = in_flight;
+            decided?;
+        }
+        Ok(changes)
+    }
+}
+
+/// The TRANSFER that a payout makes, signed by the key that holds the tracker's tokens.
+fn sign_payout(plan: &PayoutPlan, holder: &SigningKey) -> Result<Transaction, DraftError> {
+    let mut draft = Draft::transfer(plan.token()).metadata(plan.metadata());
+    for output in plan.inputs() {
+        draft = draft.spend(output, holder);
+    }
+    draft = draft.output(plan.amount(), plan.pay_to());
+    if plan.change() > 0 {
+        draft = draft.output(plan.change(), holder);
+    }
+    draft.sign(&[holder])
+}
+
+impl Machine for LedgerMachine {
+    type Transaction = Candidate;
+    type Block = Built;
+
+    fn build(&mut self, candidates: &mut VecDeque<Candidate>) -> Option<Built> {
+        self.forget_published();
+        let mut building = Building {
+            height: self.parent.height.next(),
+            time: self.parent.time_of_next(self.clock.now()),
+            entries: Vec::with_capacity(candidates.len()),
+            answers: Vec::with_capacity(candidates.len()),
+            refused: Vec::new(),
+        };
+        let Ok(changes) = self.decide(candidates, &mut building) else {
+            // The node has failed: the answers are dropped, which tells their submitters, and the
+            // committer takes no more.
+            candidates.clear();
+            return Some(Built {
+                block: None,
+                changes: Arc::default(),
+                answers: Vec::new(),
             });
+        };
+        let rejected = self.refuse(&mut building);
+        let Building {
+            time,
+            entries,
+            answers,
+            ..
+        } = building;
+        let changes = Arc::new(changes);
+        let block = (!entries.is_empty() || !rejected.is_empty()).then(|| {
+            let block = Block::seal(&self.parent, time, entries, &self.proposer);
+            self.parent = block.as_parent();
+            let block = Arc::new(StoredBlock { block, rejected });
             let in_flight = InFlight {
                 block: block.clone(),
                 changes: changes.clone(),
@@ -230,7 +469,7 @@ impl Machine for LedgerMachine {
             self.in_flight.push_back(in_flight);
             block
         });
-        Some(Built {
+        (block.is_some() || !answers.is_empty()).then_some(Built {
             block,
             changes,
             answers,

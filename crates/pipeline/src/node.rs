@@ -5,12 +5,16 @@ use std::{
     io,
     sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use daybook_ledger::{
-    Height, IdHash, Position, Rejection, RejectionClass, Rules, SigningKey, TransactionId,
+    BlockTime, Height, IdHash, Position, Rejection, RejectionClass, Rules, SigningKey,
+    TransactionId,
     block::Parent,
+    tracker::{Book, Request, Settings},
 };
 use daybook_order::Solo;
 use daybook_store::{Store, StoreError, Writer};
@@ -26,7 +30,8 @@ use crate::{
     mailbox,
     pool::{NoRoom, Pool},
     submission::{Acknowledge, Door, Outcome, Reply, Submission, Ticket},
-    verify::{self, Queue},
+    tracker::{TrackerCaller, TrackerOptions, TrackerSubmission, TrackerTicket},
+    verify::{self, Queue, Work},
 };
 
 /// How a node runs.
@@ -51,6 +56,8 @@ pub struct StartOptions {
     pub recent_bytes_max: usize,
     /// What blocks are stamped with.
     pub clock: Arc<dyn Clock>,
+    /// The tracker, if one runs here.
+    pub tracker: Option<TrackerOptions>,
 }
 
 impl StartOptions {
@@ -66,6 +73,7 @@ impl StartOptions {
             block_bytes_max: 2 << 20,
             recent_bytes_max: 16 << 20,
             clock: Arc::new(SystemClock),
+            tracker: None,
         }
     }
 }
@@ -103,6 +111,8 @@ pub(crate) struct Shared {
     pub(crate) pending: Pending,
     pub(crate) store: Store,
     pub(crate) hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    runs_tracker: bool,
     failure: OnceLock<String>,
     failed: watch::Sender<bool>,
 }
@@ -130,6 +140,8 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
         pending: Pending::default(),
         hub: Arc::new(Hub::new(tip.height, options.recent_bytes_max)),
         store,
+        clock: options.clock.clone(),
+        runs_tracker: options.tracker.is_some(),
         failure: OnceLock::new(),
         failed: watch::Sender::new(false),
     });
@@ -143,6 +155,10 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
         committer.clone(),
         options.clock,
         options.proposer,
+        options
+            .tracker
+            .as_ref()
+            .map(|tracker| tracker.holder.clone()),
         parent,
     );
 
@@ -160,15 +176,20 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
     };
     for _ in 0..verifiers {
         let (shared, rules, feed) = (shared.clone(), options.rules.clone(), feed_sender.clone());
+        let tracker = options.tracker.clone();
         spawn(
             "verify",
-            Box::new(move || verify::run(&shared, rules, &feed)),
+            Box::new(move || verify::run(&shared, rules, tracker.as_ref(), &feed)),
         )?;
     }
     drop(feed_sender);
     // The commit thread goes on until the orderer hangs up its end of the channel, which it does by
     // ending; the committer itself, which is shared, must not hold it open.
     let (order_done, order_ended) = crossbeam_channel::bounded::<()>(0);
+    if options.tracker.is_some() {
+        let (shared, order_ended) = (shared.clone(), order_ended.clone());
+        spawn("expire", Box::new(move || expire(&shared, &order_ended)))?;
+    }
     spawn("order", {
         Box::new(move || {
             if Solo.run(&mut feed, &mut machine).is_err() {
@@ -212,6 +233,53 @@ impl Node {
         };
         self.shared.queue.push_all([Submission { text, ticket }]);
         outcome.await.unwrap_or(Outcome::Stopped)
+    }
+
+    /// Asks the tracker; `bytes` is what the request weighs in the pool. The caller is dropped when the
+    /// node stops before it has an answer.
+    ///
+    /// # Errors
+    /// The caller, when the pool is full or the node takes no more.
+    pub fn ask_tracker(
+        &self,
+        request: Request,
+        bytes: usize,
+        caller: Box<dyn TrackerCaller>,
+    ) -> Result<(), Box<dyn TrackerCaller>> {
+        if !self.shared.runs_tracker {
+            return Err(caller);
+        }
+        let Ok(permit) = self.shared.pool.try_enter(bytes) else {
+            return Err(caller);
+        };
+        let ticket = TrackerTicket {
+            caller,
+            permit,
+            bytes,
+        };
+        let work = Work::Tracker(TrackerSubmission { request, ticket });
+        self.shared.queue.push([work]);
+        Ok(())
+    }
+
+    /// Makes the tracker run by `settings` from now on; returns when that is durable. False when the
+    /// node stopped before.
+    pub async fn configure_tracker(&self, settings: Settings) -> bool {
+        let (done, durable) = oneshot::channel();
+        let work = Work::Configure(Box::new(settings), done);
+        self.shared.queue.push([work]);
+        durable.await.is_ok()
+    }
+
+    /// Does what is due in the tracker's book, in a block of its own if nothing else waits. The node
+    /// sees to it by itself; tests that set the clock need not wait for that.
+    pub fn tick(&self) {
+        self.shared.queue.push([Work::Tick]);
+    }
+
+    /// What the node's clock says.
+    pub fn now(&self) -> BlockTime {
+        self.shared.clock.now()
     }
 
     /// A pair for many submissions through the bulk door; at most `window` are under way.
@@ -319,6 +387,19 @@ impl Shared {
     pub(crate) fn count_rejection_class(class: RejectionClass) {
         metrics::counter!("daybook_transactions_rejected_total", "class" => class.name())
             .increment(1);
+    }
+}
+
+/// How often the tracker's book is looked at for what is due.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Asks for a block whenever something is due in the tracker's book, so that the log is prompt.
+fn expire(shared: &Shared, order_ended: &Receiver<()>) {
+    while order_ended.recv_timeout(EXPIRY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        let due = shared.store.tracker(Book::next_due);
+        if due.is_some_and(|due| due <= shared.clock.now()) {
+            shared.queue.push([Work::Tick]);
+        }
     }
 }
 

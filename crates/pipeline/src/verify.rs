@@ -2,14 +2,20 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use daybook_ledger::{Parser, Rules, SignatureChecker, Transaction, decide, decide_unproven};
+use daybook_ledger::{
+    Parser, Rules, SignatureChecker, Transaction, decide, decide_unproven,
+    tracker::{Proven, Prover, Settings},
+};
 use parking_lot::{Condvar, Mutex};
 use rand::rngs::StdRng;
+use tokio::sync::oneshot;
 
 use crate::{
+    TrackerAnswer, TrackerOptions,
     feed::{Batch, Candidate, FeedSender},
     node::Shared,
     submission::{Acknowledge, Door, Outcome, Submission, Ticket},
+    tracker::{TrackerSubmission, TrackerTicket},
 };
 
 /// Transactions in one verification batch. Larger batches gain little per signature (measured: 12.9 µs
@@ -27,8 +33,22 @@ pub(crate) struct Queue {
     verifiers: usize,
 }
 
+/// What a verifier does.
+pub(crate) enum Work {
+    /// Parses and verifies a transaction of the asset ledger.
+    Asset(Submission),
+    /// Proves a request to the tracker.
+    Tracker(TrackerSubmission),
+    /// Answers one, which takes a signature.
+    Answer(TrackerTicket, TrackerAnswer),
+    /// Lets the tracker's settings through, in their place among the rest.
+    Configure(Box<Settings>, oneshot::Sender<()>),
+    /// Lets a tick through.
+    Tick,
+}
+
 struct QueueState {
-    waiting: VecDeque<Submission>,
+    waiting: VecDeque<Work>,
     /// The number of the next batch: blocks keep the order in which batches were taken.
     batch: u64,
     closed: bool,
@@ -50,9 +70,27 @@ impl Queue {
 
     /// Appends submissions in order. After the close they are dropped, which tells their senders.
     pub(crate) fn push_all(&self, submissions: impl IntoIterator<Item = Submission>) {
+        self.push(submissions.into_iter().map(Work::Asset));
+    }
+
+    /// Hands out an answer. After the close, when no verifier may be left, the calling thread gives it.
+    pub(crate) fn answer(&self, ticket: TrackerTicket, answer: TrackerAnswer) {
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            ticket.settle(answer);
+            return;
+        }
+        state.waiting.push_back(Work::Answer(ticket, answer));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Appends work in order. After the close it is dropped, which tells those who wait for it.
+    pub(crate) fn push(&self, work: impl IntoIterator<Item = Work>) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.waiting.extend(submissions);
+            state.waiting.extend(work);
         }
         match state.waiting.len() {
             0 => {}
@@ -62,7 +100,7 @@ impl Queue {
     }
 
     /// Takes a batch: a fair share of what waits. `None` when closed and empty.
-    fn take(&self) -> Option<(u64, Vec<Submission>)> {
+    fn take(&self) -> Option<(u64, Vec<Work>)> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
             if state.closed {
@@ -103,21 +141,73 @@ struct Tools {
     parser: Parser,
     checker: SignatureChecker,
     random: StdRng,
+    /// `None` where no tracker runs.
+    prover: Option<Prover>,
 }
 
 /// One verifier's life.
-pub(crate) fn run(shared: &Arc<Shared>, rules: Rules, feed: &FeedSender) {
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    rules: Rules,
+    tracker: Option<&TrackerOptions>,
+    feed: &FeedSender,
+) {
     let mut tools = Tools {
         parser: Parser::new(rules),
         checker: SignatureChecker::new(),
         // Batch coefficients must be unpredictable to who makes signatures; the generator is seeded by
         // the operating system.
         random: rand::make_rng(),
+        prover: tracker.map(|options| Prover::new(options.suites, options.id)),
     };
-    while let Some((number, submissions)) = shared.queue.take() {
-        let candidates = verify(shared, &mut tools, submissions);
+    while let Some((number, work)) = shared.queue.take() {
+        let candidates = work_off(shared, &mut tools, work);
         if !feed.send(Batch { number, candidates }) {
             return;
+        }
+    }
+}
+
+/// Does a batch of work; what is left of it waits for its block. Entries of different books keep no
+/// order among each other: they come over different connections.
+fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidate> {
+    let mut submissions = Vec::with_capacity(work.len());
+    let mut requests = Vec::new();
+    let mut others = Vec::new();
+    for work in work {
+        match work {
+            Work::Asset(submission) => submissions.push(submission),
+            Work::Tracker(submission) => requests.push(submission),
+            Work::Answer(ticket, answer) => ticket.settle(answer),
+            Work::Configure(settings, done) => others.push(Candidate::Configure { settings, done }),
+            Work::Tick => others.push(Candidate::Tick),
+        }
+    }
+    let mut candidates = verify(shared, tools, submissions);
+    prove(tools, requests, &mut candidates);
+    candidates.append(&mut others);
+    candidates
+}
+
+/// Proves requests to the tracker. Commands go on to their block, everything else is answered.
+fn prove(tools: &mut Tools, submissions: Vec<TrackerSubmission>, candidates: &mut Vec<Candidate>) {
+    let Some(prover) = &mut tools.prover else {
+        // Nobody serves a tracker here; the callers hear it by being dropped.
+        return;
+    };
+    let (requests, tickets): (Vec<_>, Vec<_>) = submissions
+        .into_iter()
+        .map(|TrackerSubmission { request, ticket }| (request, ticket))
+        .unzip();
+    let proven = prover.prove_batch(requests, &mut tools.random);
+    for (proven, ticket) in proven.into_iter().zip(tickets) {
+        match proven {
+            Ok(Proven::Command(command)) => candidates.push(Candidate::Tracker {
+                command: Box::new(command),
+                ticket,
+            }),
+            Ok(query) => ticket.settle(TrackerAnswer::Query(query)),
+            Err(refusal) => ticket.settle(TrackerAnswer::Refused(refusal)),
         }
     }
 }
@@ -159,7 +249,7 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
                     if ticket.acknowledge == Acknowledge::Accepted {
                         ticket.answer(Outcome::Accepted { id });
                     }
-                    candidates.push(Candidate {
+                    candidates.push(Candidate::Asset {
                         transaction: Arc::new(transaction),
                         ticket,
                     });

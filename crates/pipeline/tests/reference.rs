@@ -461,7 +461,7 @@ fn compare_state(node: &Node, naive: &Naive, keys: &[SigningKey]) {
             .block(daybook_ledger::Height(height))
             .unwrap()
             .unwrap();
-        for transaction in &block.block.transactions {
+        for (_, transaction) in block.block.assets() {
             let wish = order.next().unwrap();
             assert_eq!(transaction.id(), wish.id);
             assert_eq!(*transaction.canonical(), wish.text);

@@ -87,7 +87,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             overlay.into_changes()
         };
-        let block = Block::seal(&parent, BlockTime(parent.time.0 + 1), made, &proposer);
+        let entries = made.into_iter().map(Into::into).collect();
+        let block = Block::seal(&parent, BlockTime(parent.time.0 + 1), entries, &proposer);
         parent = block.as_parent();
         let stored = Arc::new(StoredBlock {
             block,

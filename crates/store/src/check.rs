@@ -10,8 +10,8 @@ use std::{
 use daybook_ledger::{
     Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent, Verified,
     View,
-    block::{Block, BlockHash, Genesis, HEADER_BYTES, Parent},
-    verify_signatures,
+    block::{Block, BlockHash, Entry, Genesis, HEADER_BYTES, Parent},
+    tracker, verify_signatures,
 };
 
 use crate::{
@@ -25,7 +25,10 @@ use crate::{
         entries::EntryMaker,
         run::{EntrySum, Run},
     },
-    log::{Log, Scan, Segment, Start, record::Record},
+    log::{
+        Log, Scan, Segment, Start,
+        record::{Record, Text},
+    },
     open::{Folders, lock, open, read_genesis},
     place::Place,
     unspent::UnspentTable,
@@ -236,6 +239,7 @@ struct Check<'c> {
     report: Report,
     parser: Parser,
     view: NaiveView<'c>,
+    tracker: tracker::Book,
     parent: Parent,
     /// False from the first damage on: the state is not known any more.
     state_known: bool,
@@ -265,6 +269,7 @@ impl<'c> Check<'c> {
                 rebuilt: false,
             },
             parser: Parser::new(options.store.rules.clone()),
+            tracker: tracker::Book::default(),
             view: NaiveView {
                 log,
                 outputs: BTreeMap::new(),
@@ -418,42 +423,61 @@ impl<'c> Check<'c> {
         let signature = record.head()[HEADER_BYTES..]
             .try_into()
             .expect("header() checked the length");
+        // The asset transactions, and every entry with their places left open.
         let mut transactions = Vec::with_capacity(record.prefix.count as usize);
+        let mut entries = Vec::with_capacity(record.prefix.count as usize);
         for index in 0..record.prefix.count {
-            let (at, text) = (record.text_offset(index), record.text(index));
+            let at = record.text_offset(index);
             let wrong = |what: String| (at, format!("transaction {index}: {what}"));
-            let transaction = self
-                .parser
-                .parse(text.clone())
-                .map_err(|error| wrong(error.to_string()))?;
-            if *transaction.canonical() != text {
-                return Err(wrong("the text is not canonical".into()));
+            match record.text(index) {
+                Text::Asset(text) => {
+                    let transaction = self
+                        .parser
+                        .parse(text.clone())
+                        .map_err(|error| wrong(error.to_string()))?;
+                    if *transaction.canonical() != text {
+                        return Err(wrong("the text is not canonical".into()));
+                    }
+                    transactions.push((index, transaction));
+                    entries.push(None);
+                }
+                Text::Tracker(text) => {
+                    let entry = tracker::Entry::read(text).map_err(|e| wrong(e.to_string()))?;
+                    entries.push(Some(Entry::Tracker(Arc::new(entry))));
+                }
             }
-            transactions.push(transaction);
         }
+        let (places, transactions): (Vec<u32>, Vec<Transaction>) = transactions.into_iter().unzip();
         let mut wrong = Vec::new();
-        let transactions = if self.options.signatures {
+        let transactions: Vec<_> = if self.options.signatures {
             verify_signatures(transactions, &mut rand::rng())
                 .into_iter()
-                .enumerate()
-                .map(|(index, verified)| {
+                .zip(&places)
+                .map(|(verified, index)| {
                     let unproven = |unproven: daybook_ledger::Unproven<Transaction>| {
-                        let at = record.text_offset(index as u32);
+                        let at = record.text_offset(*index);
                         wrong.push((at, format!("transaction {index}: a signature is wrong")));
                         Verified::from_stored(unproven.0)
                     };
-                    Arc::new(verified.unwrap_or_else(unproven))
+                    verified.unwrap_or_else(unproven)
                 })
                 .collect()
         } else {
             transactions
                 .into_iter()
-                .map(|transaction| Arc::new(Verified::from_stored(transaction)))
+                .map(Verified::from_stored)
                 .collect()
         };
+        let mut transactions = transactions.into_iter();
+        let entries = entries
+            .into_iter()
+            .filter_map(|other| {
+                other.or_else(|| Some(Entry::Asset(Arc::new(transactions.next()?))))
+            })
+            .collect();
         Ok((
             StoredBlock {
-                block: Block::new(header, signature, transactions),
+                block: Block::new(header, signature, entries),
                 rejected,
             },
             wrong,
@@ -493,14 +517,21 @@ impl<'c> Check<'c> {
                 wrong.push((0, "the block follows another state".into()));
             }
             let mut overlay = Overlay::new(&self.view);
-            for (index, transaction) in block.transactions.iter().enumerate() {
-                if let Err(rejection) = overlay.apply(transaction.clone()) {
-                    wrong.push((
-                        0,
-                        format!("transaction {index} does not apply: {rejection}"),
-                    ));
+            for (index, entry) in block.entries.iter().enumerate() {
+                let applied = match entry {
+                    Entry::Asset(transaction) => overlay
+                        .apply(transaction.clone())
+                        .map_err(|rejection| rejection.to_string()),
+                    Entry::Tracker(entry) => self
+                        .tracker
+                        .record(entry, header.height)
+                        .map_err(|violation| violation.to_string()),
+                };
+                if let Err(why) = applied {
+                    wrong.push((0, format!("transaction {index} does not apply: {why}")));
                 }
             }
+            self.tracker.forget(header.height);
             let changes = overlay.into_changes();
             self.view.follow(block, place, &changes);
             self.report.tip = Tip {
@@ -508,7 +539,7 @@ impl<'c> Check<'c> {
                 hash: header.hash(),
                 state: block.state(),
                 time: header.time,
-                transactions: self.report.tip.transactions + block.transactions.len() as u64,
+                transactions: self.report.tip.transactions + block.entries.len() as u64,
             };
             for point in &mut self.derived.checkpoints {
                 if let Some(table) = &mut point.table {
@@ -534,9 +565,7 @@ impl<'c> Check<'c> {
             return;
         }
         let mut fresh = Vec::new();
-        for (index, transaction) in (0..).zip(&stored.block.transactions) {
-            entries.transaction(transaction, height, index, &mut fresh);
-        }
+        entries.block(&stored.block, &mut fresh);
         entries.rejected(&stored.rejected, height, &mut fresh);
         for (key, value) in fresh {
             self.derived.sum.add(key, value);
@@ -586,7 +615,15 @@ impl<'c> Check<'c> {
         }
         if header.start.tip.height == height {
             let (_, file) = checkpoint::read_header(&point.path, self.log.disk())?;
-            point.table = Some(checkpoint::load(&point.path, &header, &*file)?);
+            let (table, tracker) = checkpoint::load(&point.path, &header, &*file)?;
+            if tracker.encode() != self.tracker.encode() {
+                return Err(StoreError::damaged(
+                    &point.path,
+                    0,
+                    "the checkpoint has another tracker's book than the log gives",
+                ));
+            }
+            point.table = Some(table);
         }
         if header.end.tip.height == height
             && let Some(table) = point.table.take()
@@ -646,7 +683,7 @@ struct NaiveView<'l> {
 
 impl NaiveView<'_> {
     fn follow(&mut self, block: &Block, place: Place, changes: &Changes) {
-        for (index, transaction) in (0..).zip(&block.transactions) {
+        for (index, transaction) in block.assets() {
             self.transactions.insert(transaction.id(), (place, index));
         }
         for (output, unspent) in &changes.outputs {
@@ -671,7 +708,9 @@ impl View for NaiveView<'_> {
         let (place, index) = self.transactions.get(id)?;
         // Its checksums were found right a moment ago; if it cannot be read now, the rules will say that
         // an output is missing, which is a finding.
-        let text = self.log.text(*place, *index).ok()?;
+        let Text::Asset(text) = self.log.text(*place, *index).ok()? else {
+            return None;
+        };
         let transaction = Parser::new(Default::default()).parse_stored(text).ok()?;
         Some(Arc::new(Verified::from_stored(transaction)))
     }

@@ -13,6 +13,7 @@ use std::{
 use daybook_ledger::{
     BlockTime, Height,
     block::{BlockHash, StateHash},
+    tracker,
 };
 use parking_lot::RwLock;
 
@@ -51,11 +52,17 @@ pub(crate) struct Header {
     pub(crate) end: Mark,
     /// Outputs in it.
     pub(crate) outputs: u64,
+    /// Bytes of the tracker's book in it, as it was at `start`; 0 without one.
+    pub(crate) tracker_bytes: u64,
+    /// CRC32C of the tracker's book.
+    pub(crate) tracker_crc: u32,
 }
 
 /// The unspent outputs, and the block up to which they are exact.
 pub(crate) struct State {
     pub(crate) table: UnspentTable,
+    /// The tracker's open addresses and channels: exact at `mark`.
+    pub(crate) tracker: tracker::Book,
     pub(crate) mark: Mark,
 }
 
@@ -68,7 +75,15 @@ pub(crate) fn write(
     state: &RwLock<State>,
     before: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<Header, StoreError> {
-    let start = state.read().mark;
+    let (start, tracker) = {
+        let state = state.read();
+        (state.mark, state.tracker.clone())
+    };
+    // Most ledgers have no tracker; the book of one that is not open is left out.
+    let tracker = tracker
+        .settings()
+        .map(|_| tracker.encode())
+        .unwrap_or_default();
     let temporary = dir.join("checkpoint.tmp");
     let file = disk.create(&temporary).at(&temporary)?;
     let mut offset = HEADER_BYTES as u64;
@@ -98,11 +113,16 @@ pub(crate) fn write(
         offset += piece.len() as u64;
         outputs += u64::from(count);
     }
+    if !tracker.is_empty() {
+        file.write_at(&tracker, offset).at(&temporary)?;
+    }
     let header = Header {
         chain,
         start,
         end: state.read().mark,
         outputs,
+        tracker_bytes: tracker.len() as u64,
+        tracker_crc: crc32c::crc32c(&tracker),
     };
     file.write_at(&encode(&header), 0).at(&temporary)?;
     file.sync_data().at(&temporary)?;
@@ -157,12 +177,12 @@ pub(crate) fn read_header(
     Ok((header, file))
 }
 
-/// Reads a checkpoint's outputs into a new table.
+/// Reads a checkpoint's outputs into a new table, and the tracker's book.
 pub(crate) fn load(
     path: &Path,
     header: &Header,
     file: &dyn File,
-) -> Result<UnspentTable, StoreError> {
+) -> Result<(UnspentTable, tracker::Book), StoreError> {
     let mut table = UnspentTable::new();
     // What the header says is only taken for as much as the file can hold.
     let held = file.len().at(path)? / ENTRY_BYTES as u64;
@@ -197,7 +217,29 @@ pub(crate) fn load(
         offset += 8 + piece.len() as u64;
         left -= u64::from(count_value);
     }
-    Ok(table)
+    Ok((table, load_tracker(path, header, file, offset)?))
+}
+
+/// Reads the tracker's book, which lies at `offset`.
+fn load_tracker(
+    path: &Path,
+    header: &Header,
+    file: &dyn File,
+    offset: u64,
+) -> Result<tracker::Book, StoreError> {
+    if header.tracker_bytes == 0 {
+        return Ok(tracker::Book::default());
+    }
+    let wrong = |what: String| StoreError::damaged(path, offset, what);
+    if header.tracker_bytes > file.len().at(path)?.saturating_sub(offset) {
+        return Err(wrong("the tracker's book ends early".into()));
+    }
+    let mut bytes = vec![0; header.tracker_bytes as usize];
+    file.read_at(&mut bytes, offset).reading(path, offset)?;
+    if crc32c::crc32c(&bytes) != header.tracker_crc {
+        return Err(wrong("the checksum of the tracker's book is wrong".into()));
+    }
+    tracker::Book::decode(&bytes).map_err(|error| wrong(error.to_string()))
 }
 
 /// Names sort as heights do.
@@ -222,6 +264,8 @@ fn encode(header: &Header) -> [u8; HEADER_BYTES] {
         bytes.extend_from_slice(&mark.segment.to_le_bytes());
         bytes.extend_from_slice(&mark.offset.to_le_bytes());
     }
+    bytes.extend_from_slice(&header.tracker_bytes.to_le_bytes());
+    bytes.extend_from_slice(&header.tracker_crc.to_le_bytes());
     bytes.resize(HEADER_BYTES - 4, 0);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -248,6 +292,8 @@ fn decode(bytes: &[u8; HEADER_BYTES]) -> Header {
         outputs: u64_at(40),
         start: mark(48),
         end: mark(48 + 104),
+        tracker_bytes: u64_at(48 + 208),
+        tracker_crc: u32_at(48 + 216),
     }
 }
 
@@ -365,6 +411,7 @@ mod tests {
         }
         let state = Arc::new(RwLock::new(State {
             table,
+            tracker: tracker::Book::default(),
             mark: mark(100),
         }));
         let blocks = Arc::new(Mutex::new(Vec::new()));
@@ -406,7 +453,7 @@ mod tests {
         let path = list(dir, &disk).unwrap().remove(0);
         let (header, file) = read_header(&path, &disk).unwrap();
         assert_eq!(header, written);
-        let mut loaded = load(&path, &header, &*file).unwrap();
+        let (mut loaded, _) = load(&path, &header, &*file).unwrap();
         let blocks = blocks.lock();
         let mut surprises = 0;
         for (output, unspent) in blocks[..4].iter().flatten() {

@@ -130,9 +130,10 @@ mod tests {
             overlay.apply(transaction.clone()).unwrap();
         }
         let changes = overlay.into_changes();
+        let entries = transactions.into_iter().map(Into::into).collect();
         let proposer = SigningKey::from_seed([9; 32]);
         let parent = Parent::of_genesis(&genesis());
-        let block = Block::seal(&parent, BlockTime(2_000), transactions, &proposer);
+        let block = Block::seal(&parent, BlockTime(2_000), entries, &proposer);
         let rejection = Rejection::new(RejectionClass::DoubleSpend, "already spent");
         let rejected = vec![Rejected {
             id: TransactionId([0xAB; 32]),
@@ -190,12 +191,12 @@ mod tests {
         let stored = store.block(Height(1)).unwrap().unwrap();
         assert_eq!(stored.block.header, block.block.header);
         assert_eq!(stored.rejected, block.rejected);
-        for transaction in &block.block.transactions {
+        for (_, transaction) in block.block.assets() {
             let (_, text) = store.transaction(&transaction.id()).unwrap().unwrap();
             assert_eq!(text, transaction.canonical());
         }
         let bobs = OutputRef {
-            transaction: block.block.transactions[1].id(),
+            transaction: block.block.entries[1].id(),
             index: 0,
         };
         assert_eq!(

@@ -19,6 +19,7 @@ mod place;
 mod search;
 mod store;
 mod text;
+mod tracker;
 mod unspent;
 mod writer;
 
@@ -33,6 +34,7 @@ pub use error::StoreError;
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};
 pub use store::{CommittedView, Store};
+pub use tracker::Order;
 pub use writer::Writer;
 
 /// A transaction that was taken and then lost, and why.

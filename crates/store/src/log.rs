@@ -24,7 +24,7 @@ use crate::{
     place::Place,
 };
 use record::{
-    BLOCK_HEAD_BYTES, Flaw, PREFIX_BYTES, Prefix, Record, TABLE_ENTRY_BYTES, TableEntry,
+    BLOCK_HEAD_BYTES, Flaw, PREFIX_BYTES, Prefix, Record, TABLE_ENTRY_BYTES, TableEntry, Text,
     encode_block, encode_genesis,
 };
 
@@ -236,8 +236,8 @@ impl Log {
         Ok((segment, record))
     }
 
-    /// One transaction's text, by two small reads and checked by its own checksum.
-    pub(crate) fn text(&self, place: Place, index: u32) -> Result<Bytes, StoreError> {
+    /// One entry's text, by two small reads and checked by its own checksum.
+    pub(crate) fn text(&self, place: Place, index: u32) -> Result<Text, StoreError> {
         let segment = self.segment_of(place)?;
         let table = place.offset + (PREFIX_BYTES + BLOCK_HEAD_BYTES) as u64;
         let at = table + u64::from(index) * TABLE_ENTRY_BYTES as u64;

@@ -6,8 +6,9 @@ use std::{
 };
 
 use daybook_ledger::{
-    BlockTime, Header, Height, OutputRef, Parser, Transaction, Unspent,
+    BlockTime, Header, Height, OutputRef, Parser, Unspent,
     block::{BlockHash, Genesis, StateHash},
+    tracker,
 };
 use parking_lot::RwLock;
 
@@ -18,7 +19,10 @@ use crate::{
     disk::{Disk, Lock},
     error::At,
     index::{Index, entries::EntryMaker, key::Secret},
-    log::{Appender, Log, SEGMENT_BYTES_MIN, Scan, Segment, Start, record::Record},
+    log::{
+        Appender, Log, SEGMENT_BYTES_MIN, Scan, Segment, Start,
+        record::{ReadEntry, Record},
+    },
     store::Shared,
     unspent::UnspentTable,
 };
@@ -126,7 +130,12 @@ pub fn open(
     let log = Arc::new(log);
 
     let loaded = load_checkpoint(&checkpoints, &*disk, genesis)?;
-    let (start, reaches, table) = (loaded.start, loaded.reaches, loaded.table);
+    let (start, reaches) = (loaded.start, loaded.reaches);
+    let state = State {
+        table: loaded.table,
+        tracker: loaded.tracker,
+        mark: start,
+    };
     let loaded_newest = loaded.newest;
     let index = Index::open(&folders.index, disk.clone(), genesis_hash, Secret::new())?;
     let through = index.through();
@@ -185,7 +194,7 @@ pub fn open(
     let mut replay = Replay {
         chain: genesis_hash,
         parent,
-        state: State { table, mark: start },
+        state,
         exact_from: reaches,
         parser: Parser::new(options.rules.clone()),
     };
@@ -205,11 +214,16 @@ pub fn open(
         let at = |flaw| segment.damaged(place.offset, flaw);
         let header = record.header().map_err(at)?;
         replay.follow(&header, &segment, place.offset)?;
-        let transactions = replay.transactions(&record, &segment, place.offset)?;
+        let read = replay.entries(&record, &segment, place.offset)?;
         if height > through {
             fresh.clear();
-            for (index, transaction) in (0..).zip(&transactions) {
-                entries.transaction(transaction, height, index, &mut fresh);
+            for (index, entry) in (0..).zip(&read) {
+                match entry {
+                    ReadEntry::Asset(transaction) => {
+                        entries.transaction(transaction, height, index, &mut fresh);
+                    }
+                    ReadEntry::Tracker(entry) => entries.tracker(entry, height, index, &mut fresh),
+                }
             }
             let rejected = record.rejected().map_err(at)?;
             entries.rejected(&rejected, height, &mut fresh);
@@ -220,11 +234,11 @@ pub fn open(
         if height > start.tip.height {
             blocks.write(height, place)?;
             let (segment_number, offset) = scan.end();
-            replay.apply(&header, &transactions, &record, &segment, place.offset)?;
+            replay.apply(&header, &read, &record, &segment, place.offset)?;
             replay.state.mark.segment = segment_number;
             replay.state.mark.offset = offset;
             recovery.replayed_blocks += 1;
-            recovery.replayed_transactions += transactions.len() as u64;
+            recovery.replayed_transactions += read.len() as u64;
             replayed_bytes += u64::from(place.length);
             if height == reaches.tip.height && replay.state.mark.tip != reaches.tip {
                 let what = "the block is not the one that the checkpoint ends with";
@@ -285,6 +299,8 @@ struct Loaded {
     /// Where the newest checkpoint says that the log reaches, be it sound or not.
     newest: Height,
     table: UnspentTable,
+    /// Exact at `start`.
+    tracker: tracker::Book,
 }
 
 /// Loads the newest checkpoint that is sound; without one, the beginning.
@@ -305,11 +321,11 @@ fn load_checkpoint(
                 ));
             }
             newest_end = newest_end.or(Some(header.end));
-            let table = checkpoint::load(path, &header, &*file)?;
-            Ok((header, table))
+            let (table, tracker) = checkpoint::load(path, &header, &*file)?;
+            Ok((header, table, tracker))
         });
         match found {
-            Ok((header, table)) => {
+            Ok((header, table, tracker)) => {
                 return Ok(Loaded {
                     start: header.start,
                     reaches: header.end,
@@ -317,6 +333,7 @@ fn load_checkpoint(
                         newest.tip.height.max(header.end.tip.height)
                     }),
                     table,
+                    tracker,
                 });
             }
             Err(error @ StoreError::Damaged { .. }) => {
@@ -343,6 +360,7 @@ fn load_checkpoint(
         reaches: start,
         newest: newest_end.map_or(Height(0), |end| end.tip.height),
         table: UnspentTable::new(),
+        tracker: tracker::Book::default(),
     })
 }
 
@@ -375,21 +393,18 @@ impl Replay {
         Ok(())
     }
 
-    /// Reads a record's transactions.
-    pub(crate) fn transactions(
+    /// Reads a record's entries.
+    pub(crate) fn entries(
         &mut self,
         record: &Record,
         segment: &Segment,
         offset: u64,
-    ) -> Result<Vec<Transaction>, StoreError> {
+    ) -> Result<Vec<ReadEntry>, StoreError> {
         (0..record.prefix.count)
             .map(|index| {
-                self.parser
-                    .parse_stored(record.text(index))
-                    .map_err(|error| {
-                        let what = format!("transaction {index} does not read: {error}");
-                        StoreError::damaged(&segment.path, offset + record.text_offset(index), what)
-                    })
+                record
+                    .read(index, &mut self.parser)
+                    .map_err(|flaw| segment.damaged(offset, flaw))
             })
             .collect()
     }
@@ -398,7 +413,7 @@ impl Replay {
     pub(crate) fn apply(
         &mut self,
         header: &Header,
-        transactions: &[Transaction],
+        entries: &[ReadEntry],
         record: &Record,
         segment: &Segment,
         offset: u64,
@@ -413,7 +428,18 @@ impl Replay {
             return wrong(0, "the block's time is not after its parent's".into());
         }
         let exact = header.height > self.exact_from.tip.height;
-        for (index, transaction) in (0..).zip(transactions) {
+        for (index, entry) in (0..).zip(entries) {
+            let transaction = match entry {
+                ReadEntry::Asset(transaction) => transaction,
+                ReadEntry::Tracker(entry) => {
+                    if let Err(violation) = self.state.tracker.record(entry, header.height) {
+                        let what =
+                            format!("transaction {index} breaks the tracker's book: {violation}");
+                        return wrong(record.text_offset(index), what);
+                    }
+                    continue;
+                }
+            };
             for spent in transaction.inputs().iter().filter_map(|input| input.spends) {
                 if !self.state.table.remove(&spent) && exact {
                     let what = format!("transaction {index} spends an output that is not unspent");
@@ -435,13 +461,12 @@ impl Replay {
                 }
             }
         }
+        self.state.tracker.forget(header.height);
         tip.height = header.height;
         tip.hash = self.parent;
-        tip.state = header
-            .parent_state
-            .next(transactions.iter().map(Transaction::id));
+        tip.state = header.parent_state.next(entries.iter().map(ReadEntry::id));
         tip.time = BlockTime(header.time.0);
-        tip.transactions += transactions.len() as u64;
+        tip.transactions += entries.len() as u64;
         Ok(())
     }
 }

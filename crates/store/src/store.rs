@@ -22,7 +22,7 @@ use crate::{
     checkpoint::State,
     disk::Disk,
     index::{self, key::Family},
-    log::{Log, SEGMENT_HEADER_BYTES},
+    log::{Log, SEGMENT_HEADER_BYTES, record::Text},
     place::{COUNT_MAX, Place, unpack},
     text::{exact_strings, id_of},
 };
@@ -73,7 +73,7 @@ impl Shared {
             .map_or(Ok(()), |error| Err(error.again()))
     }
 
-    fn note_fault(&self, error: StoreError) {
+    pub(crate) fn note_fault(&self, error: StoreError) {
         tracing::error!(%error, "the store is damaged");
         self.fault.error.lock().get_or_insert(error);
         self.fault.found.store(true, Ordering::Release);
@@ -90,8 +90,17 @@ impl Shared {
         done
     }
 
-    /// The text at a position; `None` beyond the tip and beyond the block.
+    /// The asset transaction's text at a position; `None` beyond the tip, beyond the block and for
+    /// entries of other books.
     pub(crate) fn text_at(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
+        Ok(match self.entry_text_at(position)? {
+            Some(Text::Asset(text)) => Some(text),
+            _ => None,
+        })
+    }
+
+    /// The entry's text at a position; `None` beyond the tip and beyond the block.
+    pub(crate) fn entry_text_at(&self, position: Position) -> Result<Option<Text>, StoreError> {
         if position.height.0 == 0 || position.height > self.tip.read().height {
             return Ok(None);
         }
@@ -113,7 +122,7 @@ impl Shared {
         }
     }
 
-    fn index_damaged(&self, position: Position, what: &str) -> StoreError {
+    pub(crate) fn index_damaged(&self, position: Position, what: &str) -> StoreError {
         StoreError::damaged(
             &self.dir.join("index"),
             0,
@@ -129,7 +138,7 @@ impl Shared {
         id_of(text).ok_or_else(|| self.text_damaged(position, "it has no id"))
     }
 
-    fn text_damaged(&self, position: Position, what: &str) -> StoreError {
+    pub(crate) fn text_damaged(&self, position: Position, what: &str) -> StoreError {
         let place = self.blocks.place(position.height).unwrap_or(Place {
             segment: 0,
             offset: 0,
@@ -213,7 +222,10 @@ impl Store {
     /// # Errors
     /// When the disk refuses or the store is damaged; so with all that follow.
     pub fn position(&self, id: &TransactionId) -> Result<Option<Position>, StoreError> {
-        Ok(self.shared.find(id)?.map(|(position, _)| position))
+        match self.shared.find(id)? {
+            Some((position, _)) => Ok(Some(position)),
+            None => Ok(self.tracker_entry(id)?.map(|(position, _)| position)),
+        }
     }
 
     /// A transaction's canonical text and place.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
 
-use daybook_ledger::{BlockTime, Changes, Height, block::BlockHash};
+use daybook_ledger::{BlockTime, Changes, Height, block::BlockHash, block::Entry};
 
 use crate::{
     Options, StoreError, StoredBlock, Tip,
@@ -165,10 +165,7 @@ impl Writer {
             "blocks are published in the order they were appended"
         );
         self.fresh.clear();
-        for (index, transaction) in (0..).zip(&block.transactions) {
-            self.entries
-                .transaction(transaction, height, index, &mut self.fresh);
-        }
+        self.entries.block(block, &mut self.fresh);
         self.entries
             .rejected(&stored.rejected, height, &mut self.fresh);
         self.shared.blocks.write(height, appended.place)?;
@@ -184,7 +181,7 @@ impl Writer {
             hash: appended.hash,
             state: block.state(),
             time: block.header.time,
-            transactions: self.shared.tip.read().transactions + block.transactions.len() as u64,
+            transactions: self.shared.tip.read().transactions + block.entries.len() as u64,
         };
         {
             let mut state = self.shared.state.write();
@@ -206,6 +203,14 @@ impl Writer {
                     "the rules found output {output:?} in another state than the table has it"
                 );
             }
+            for entry in &block.entries {
+                if let Entry::Tracker(entry) = entry {
+                    let recorded = state.tracker.record(entry, height);
+                    recorded.expect("the rules let an entry pass that breaks the tracker's book");
+                }
+            }
+            // Readers of history see what is closed from now on.
+            state.tracker.forget(height);
             state.mark = Mark {
                 tip,
                 segment: appended.end.0,

@@ -118,7 +118,7 @@ fn a_flipped_bit_anywhere_is_found_by_check_and_never_served() {
 fn damage_is_named_with_its_place_and_height() {
     let (disk, made, _) = closed(13);
     // The text of a transaction in block 9: its bytes are found by searching the files for it.
-    let text = made[8].0.block.transactions[0].canonical().clone();
+    let text = made[8].0.block.entries[0].text().clone();
     let (path, offset) = disk
         .files()
         .into_iter()
@@ -153,7 +153,7 @@ fn damage_is_named_with_its_place_and_height() {
         store.block(Height(9)),
         Err(StoreError::Damaged { .. })
     ));
-    let id = made[8].0.block.transactions[0].id();
+    let id = made[8].0.block.entries[0].id();
     assert!(matches!(
         store.transaction(&id),
         Err(StoreError::Damaged { .. })
@@ -270,7 +270,7 @@ fn damage_that_a_rule_comes_upon_stops_the_writer() {
         }
     }
     let (store, mut writer, _) = open(&disk, small()).unwrap();
-    let known = made[3].0.block.transactions[0].id();
+    let known = made[3].0.block.entries[0].id();
     assert!(
         store.view().is_committed(&known),
         "in doubt the answer is the one that refuses"

@@ -41,7 +41,7 @@ fn readers_see_whole_blocks_while_blocks_are_published_sealed_and_merged() {
                         let wanted = &made[height as usize - 1].0;
                         let block = store.block(Height(height)).unwrap().unwrap();
                         assert_eq!(block.block.header, wanted.block.header);
-                        for (index, transaction) in (0..).zip(&wanted.block.transactions) {
+                        for (index, transaction) in wanted.block.assets() {
                             let id = transaction.id();
                             let place = Position {
                                 height: Height(height),

@@ -178,7 +178,7 @@ pub(super) async fn block(gateway: &Gateway, text: &str) -> Handled {
     Ok(with_block(gateway, wanted, |block, sink| {
         let hash = block.block.state().to_string();
         block_head(&mut sink.buffer, height(block), &hash, ids(block));
-        for transaction in &block.block.transactions {
+        for (_, transaction) in block.block.assets() {
             append(sink, transaction.canonical());
             if !sink.go_on() {
                 return;
@@ -218,9 +218,8 @@ fn height(block: &StoredBlock) -> Height {
 fn ids(block: &StoredBlock) -> impl Iterator<Item = TransactionId> {
     block
         .block
-        .transactions
-        .iter()
-        .map(|transaction| transaction.id())
+        .assets()
+        .map(|(_, transaction)| transaction.id())
 }
 
 fn field(route: Route) -> (SearchField, SearchElement) {

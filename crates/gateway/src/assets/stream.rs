@@ -206,7 +206,7 @@ impl Subscriber {
         }
         let frames = published.frames[self.kind as usize].get_or_init(|| encode(self.kind, block));
         let count = match self.kind {
-            StreamKind::ValidTransactions => block.block.transactions.len(),
+            StreamKind::ValidTransactions => block.block.assets().count(),
             StreamKind::ValidBlocks => 1,
             StreamKind::RejectedTransactions => block.rejected.len(),
         };
@@ -247,9 +247,8 @@ fn encode(kind: StreamKind, block: &StoredBlock) -> Bytes {
         StreamKind::ValidBlocks => {
             let ids = block
                 .block
-                .transactions
-                .iter()
-                .map(|transaction| transaction.id());
+                .assets()
+                .map(|(_, transaction)| transaction.id());
             block_frame(&mut payload, height, &block.block.state().to_string(), ids);
             write_text(&mut frames, &payload);
         }
@@ -266,14 +265,14 @@ fn encode(kind: StreamKind, block: &StoredBlock) -> Bytes {
 
 fn matching(block: &StoredBlock, filter: &Filter, skipped: u32) -> (Bytes, u64) {
     let height = block.block.header.height;
-    let transactions = &block.block.transactions;
     let mut frames = Vec::new();
     if filter.is_empty() {
-        frames.reserve_exact(transactions.len() * FRAME_BYTES);
+        frames.reserve_exact(block.block.entries.len() * FRAME_BYTES);
     }
     let mut payload = Vec::with_capacity(FRAME_BYTES);
     let mut count = 0;
-    for (index, transaction) in (0..).zip(transactions).skip(skipped as usize) {
+    let wanted = |(index, _): &(u32, _)| *index >= skipped;
+    for (index, transaction) in block.block.assets().filter(wanted) {
         if filter.matches(transaction) {
             payload.clear();
             transaction_frame(&mut payload, Position { height, index }, transaction);

@@ -1,6 +1,6 @@
 //! What a block brings into the index.
 
-use daybook_ledger::{Height, Transaction};
+use daybook_ledger::{Block, Height, Transaction, block::Entry, tracker};
 
 use super::key::{Family, Secret};
 use crate::{
@@ -21,6 +21,36 @@ impl EntryMaker {
             secret,
             keys: Vec::new(),
         }
+    }
+
+    /// Appends the entries of a block to `into`.
+    pub(crate) fn block(&mut self, block: &Block, into: &mut Vec<(u64, u64)>) {
+        for (index, entry) in (0..).zip(&block.entries) {
+            match entry {
+                Entry::Asset(transaction) => {
+                    self.transaction(transaction, block.header.height, index, into);
+                }
+                Entry::Tracker(entry) => self.tracker(entry, block.header.height, index, into),
+            }
+        }
+    }
+
+    /// Appends the entries of a tracker entry to `into`: each key once.
+    pub(crate) fn tracker(
+        &mut self,
+        entry: &tracker::Entry,
+        height: Height,
+        index: u32,
+        into: &mut Vec<(u64, u64)>,
+    ) {
+        let EntryMaker { secret, keys } = self;
+        keys.clear();
+        keys.push(secret.key(Family::TrackerEntry, &entry.id().0));
+        entry.index_keys(&mut |key| keys.push(secret.tracker_key(key)));
+        keys.sort_unstable();
+        keys.dedup();
+        let value = pack(height, index);
+        into.extend(keys.iter().map(|key| (*key, value)));
     }
 
     /// Appends the entries of a transaction to `into`: each key once.

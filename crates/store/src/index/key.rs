@@ -2,6 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use daybook_ledger::tracker::IndexKey;
+
 /// What a look-up starts from. The numbers are part of stored hashes: add, never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -22,6 +24,18 @@ pub(crate) enum Family {
     MetadataTerm = 7,
     /// The id of a transaction that was taken and lost.
     Rejected = 8,
+    /// A tracker entry's id.
+    TrackerEntry = 9,
+    /// An address or a channel that a tracker entry touches.
+    TrackerObject = 10,
+    /// A key that a tracker entry concerns.
+    TrackerOwner = 11,
+    /// The type of a tracker record.
+    TrackerType = 12,
+    /// The sequence number of a tracker record.
+    TrackerSequence = 13,
+    /// A request to the tracker that may be repeated.
+    TrackerRequest = 14,
 }
 
 /// The secret with which keys are hashed: one for each data directory, so that nobody can make keys
@@ -33,6 +47,17 @@ impl Secret {
     /// A new secret, from the operating system's randomness.
     pub(crate) fn new() -> Secret {
         Secret([0, 1].map(|word: u64| RandomState::new().hash_one(word)))
+    }
+
+    /// The hash of what a tracker entry is looked up by.
+    pub(crate) fn tracker_key(&self, key: IndexKey<'_>) -> u64 {
+        match key {
+            IndexKey::Object(name) => self.key(Family::TrackerObject, name.as_bytes()),
+            IndexKey::Owner(owner) => self.key(Family::TrackerOwner, &owner),
+            IndexKey::Type(number) => self.key(Family::TrackerType, &[number]),
+            IndexKey::Sequence(number) => self.key(Family::TrackerSequence, &number.to_le_bytes()),
+            IndexKey::Request(digest) => self.key(Family::TrackerRequest, &digest),
+        }
     }
 
     /// The hash of a key of a family.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use daybook_ledger::{
-    Block, Header, Height, Parser, Rejection, RejectionClass, TransactionId, Verified,
-    block::{BlockHash, HEADER_BYTES},
+    Block, Header, Height, Parser, Rejection, RejectionClass, Transaction, TransactionId, Verified,
+    block::{BlockHash, Entry, HEADER_BYTES},
+    tracker,
 };
 
 use crate::{Rejected, StoredBlock, place::COUNT_MAX};
@@ -22,8 +23,10 @@ pub(crate) const ALIGN: u64 = 8;
 pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
 /// Bytes of a block record's head: header and signature.
 pub(crate) const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 64;
-/// The byte before an asset transaction's text; other books take other numbers.
+/// The byte before an asset transaction's text.
 const KIND_ASSET_TRANSACTION: u8 = 1;
+/// The byte before a tracker entry's text. Other books take other numbers.
+const KIND_TRACKER_ENTRY: u8 = 2;
 /// The most bytes of a rejection's detail that are kept: more explains nothing.
 pub(crate) const DETAIL_BYTES_MAX: usize = 1_024;
 /// Bytes of a rejection before its detail: id, class, length of the detail.
@@ -36,6 +39,65 @@ pub(crate) enum Kind {
     Genesis,
     /// A block.
     Block,
+}
+
+/// The text of an entry, by its book.
+#[derive(Clone, Debug)]
+pub(crate) enum Text {
+    /// The canonical text of an asset transaction.
+    Asset(Bytes),
+    /// The text of a tracker entry.
+    Tracker(Bytes),
+}
+
+/// An entry read from its text.
+pub(crate) enum ReadEntry {
+    Asset(Transaction),
+    Tracker(tracker::Entry),
+}
+
+impl Text {
+    /// Takes the kind byte off.
+    fn of(bytes: Bytes) -> Option<Text> {
+        match *bytes.first()? {
+            KIND_ASSET_TRANSACTION => Some(Text::Asset(bytes.slice(1..))),
+            KIND_TRACKER_ENTRY => Some(Text::Tracker(bytes.slice(1..))),
+            _ => None,
+        }
+    }
+
+    /// Reads the entry; the words say what is wrong.
+    pub(crate) fn read(self, parser: &mut Parser) -> Result<ReadEntry, String> {
+        match self {
+            Text::Asset(text) => parser
+                .parse_stored(text)
+                .map(ReadEntry::Asset)
+                .map_err(|error| error.to_string()),
+            Text::Tracker(text) => tracker::Entry::read(text)
+                .map(ReadEntry::Tracker)
+                .map_err(|error| error.to_string()),
+        }
+    }
+}
+
+impl ReadEntry {
+    /// The entry's name.
+    pub(crate) fn id(&self) -> TransactionId {
+        match self {
+            ReadEntry::Asset(transaction) => transaction.id(),
+            ReadEntry::Tracker(entry) => entry.id(),
+        }
+    }
+
+    /// The entry as a durable block holds it.
+    pub(crate) fn into_entry(self) -> Entry {
+        match self {
+            ReadEntry::Asset(transaction) => {
+                Entry::Asset(Arc::new(Verified::from_stored(transaction)))
+            }
+            ReadEntry::Tracker(entry) => Entry::Tracker(Arc::new(entry)),
+        }
+    }
 }
 
 /// The fixed beginning of a record, its own checksum found right.
@@ -157,7 +219,10 @@ impl Record {
                     format!("the checksum of transaction {index} is wrong"),
                 ));
             }
-            if record.bytes[start] != KIND_ASSET_TRANSACTION {
+            if !matches!(
+                record.bytes[start],
+                KIND_ASSET_TRANSACTION | KIND_TRACKER_ENTRY
+            ) {
                 return Err(flaw(
                     start,
                     format!("transaction {index} is of an unknown kind"),
@@ -212,11 +277,23 @@ impl Record {
         Ok(self.header()?.hash())
     }
 
-    /// The canonical text of a transaction.
-    pub(crate) fn text(&self, index: u32) -> Bytes {
-        let start = self.entry(index).offset as usize + 1;
-        self.bytes
-            .slice(start..self.entry(index + 1).offset as usize)
+    /// The text of an entry.
+    pub(crate) fn text(&self, index: u32) -> Text {
+        let start = self.entry(index).offset as usize;
+        let bytes = self
+            .bytes
+            .slice(start..self.entry(index + 1).offset as usize);
+        Text::of(bytes).expect("check() let no other kind pass")
+    }
+
+    /// Reads an entry.
+    pub(crate) fn read(&self, index: u32, parser: &mut Parser) -> Result<ReadEntry, Flaw> {
+        self.text(index).read(parser).map_err(|error| {
+            flaw(
+                self.text_offset(index) as usize,
+                format!("transaction {index} does not read: {error}"),
+            )
+        })
     }
 
     /// Where a transaction's text begins, from the record's start.
@@ -254,18 +331,11 @@ impl Record {
         let signature = self.head()[HEADER_BYTES..]
             .try_into()
             .expect("header() checked the length");
-        let mut transactions = Vec::with_capacity(self.prefix.count as usize);
-        for index in 0..self.prefix.count {
-            let transaction = parser.parse_stored(self.text(index)).map_err(|error| {
-                flaw(
-                    self.text_offset(index) as usize,
-                    format!("transaction {index} does not read: {error}"),
-                )
-            })?;
-            transactions.push(Arc::new(Verified::from_stored(transaction)));
-        }
+        let entries = (0..self.prefix.count)
+            .map(|index| self.read(index, parser).map(ReadEntry::into_entry))
+            .collect::<Result<_, _>>()?;
         Ok(StoredBlock {
-            block: Block::new(header, signature, transactions),
+            block: Block::new(header, signature, entries),
             rejected: self.rejected()?,
         })
     }
@@ -298,10 +368,8 @@ impl TableEntry {
     }
 
     /// The text behind the kind byte, if `bytes` are what the entry was made for.
-    pub(crate) fn open(&self, bytes: Bytes) -> Option<Bytes> {
-        let sound =
-            bytes.first() == Some(&KIND_ASSET_TRANSACTION) && crc32c::crc32c(&bytes) == self.crc;
-        sound.then(|| bytes.slice(1..))
+    pub(crate) fn open(&self, bytes: Bytes) -> Option<Text> {
+        (crc32c::crc32c(&bytes) == self.crc).then(|| Text::of(bytes))?
     }
 }
 
@@ -313,26 +381,26 @@ pub(crate) fn encode_genesis(genesis: &[u8], out: &mut Vec<u8>) {
 /// Writes the record of a block into `out`.
 ///
 /// # Panics
-/// When the block has more transactions or bytes than a position or a record can name; the ledger's
+/// When the block has more entries or bytes than a position or a record can name; the ledger's
 /// limits keep blocks far below.
 pub(crate) fn encode_block(stored: &StoredBlock, out: &mut Vec<u8>) {
     let block = &stored.block;
     assert!(
-        block.transactions.len() <= COUNT_MAX,
+        block.entries.len() <= COUNT_MAX,
         "the index of a position has 24 bits"
     );
     assert_eq!(
         block.header.count as usize,
-        block.transactions.len(),
-        "the header counts its transactions"
+        block.entries.len(),
+        "the header counts its entries"
     );
     let mut head = [0; BLOCK_HEAD_BYTES];
     head[..HEADER_BYTES].copy_from_slice(&block.header.to_bytes());
     head[HEADER_BYTES..].copy_from_slice(&block.signature);
-    let texts: Vec<&[u8]> = block
-        .transactions
+    let texts: Vec<(u8, &[u8])> = block
+        .entries
         .iter()
-        .map(|transaction| &transaction.canonical()[..])
+        .map(|entry| (kind_of(entry), &entry.text()[..]))
         .collect();
     encode(
         Kind::Block,
@@ -344,11 +412,19 @@ pub(crate) fn encode_block(stored: &StoredBlock, out: &mut Vec<u8>) {
     );
 }
 
+/// The byte before an entry's text.
+fn kind_of(entry: &Entry) -> u8 {
+    match entry {
+        Entry::Asset(_) => KIND_ASSET_TRANSACTION,
+        Entry::Tracker(_) => KIND_TRACKER_ENTRY,
+    }
+}
+
 fn encode(
     kind: Kind,
     height: Height,
     head: &[u8],
-    texts: &[&[u8]],
+    texts: &[(u8, &[u8])],
     rejected: &[Rejected],
     out: &mut Vec<u8>,
 ) {
@@ -358,9 +434,9 @@ fn encode(
     let table = out.len();
     let table_end = table + (texts.len() + 1) * TABLE_ENTRY_BYTES;
     out.resize(table_end, 0);
-    for (index, text) in texts.iter().enumerate() {
+    for (index, (kind, text)) in texts.iter().enumerate() {
         let start = out.len();
-        out.push(KIND_ASSET_TRANSACTION);
+        out.push(*kind);
         out.extend_from_slice(text);
         put_entry(out, table + index * TABLE_ENTRY_BYTES, start);
     }

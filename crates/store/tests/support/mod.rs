@@ -93,7 +93,7 @@ impl View for Naive {
 impl Naive {
     pub(crate) fn follow(&mut self, stored: &StoredBlock, changes: &Changes) {
         let height = stored.block.header.height;
-        for (index, transaction) in (0..).zip(&stored.block.transactions) {
+        for (index, transaction) in stored.block.assets() {
             self.transactions.insert(
                 transaction.id(),
                 (Position { height, index }, transaction.clone()),
@@ -198,7 +198,8 @@ impl Maker {
         }
         let changes = overlay.into_changes();
         let time = BlockTime(self.parent.time.0 + 1_000);
-        let block = Block::seal(&self.parent, time, transactions, &proposer());
+        let entries = transactions.into_iter().map(Into::into).collect();
+        let block = Block::seal(&self.parent, time, entries, &proposer());
         self.parent = block.as_parent();
         let stored = Arc::new(StoredBlock { block, rejected });
         self.naive.follow(&stored, &changes);

@@ -1,0 +1,126 @@
+//! Reading the tracker's book: its state in memory, and its entries in the log.
+
+use std::sync::Arc;
+
+use daybook_ledger::{
+    Position, TransactionId,
+    tracker::{Book, Entry, History, IndexKey},
+};
+
+use crate::{
+    Store, StoreError, index::key::Family, log::record::Text, place::unpack, store::Shared,
+};
+
+/// Which way entries are walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// In commit order.
+    OldestFirst,
+    /// Against it.
+    NewestFirst,
+}
+
+impl Store {
+    /// Reads the tracker's book as the newest block left it. The next block waits meanwhile: be quick,
+    /// and ask the store nothing else on the same thread.
+    pub fn tracker<T>(&self, read: impl FnOnce(&Book) -> T) -> T {
+        read(&self.shared.state.read().tracker)
+    }
+
+    /// A tracker entry and its place.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn tracker_entry(
+        &self,
+        id: &TransactionId,
+    ) -> Result<Option<(Position, Entry)>, StoreError> {
+        let key = self.shared.index.secret.key(Family::TrackerEntry, &id.0);
+        let mut found = None;
+        self.shared
+            .tracker_entries(key, Order::OldestFirst, |position, entry| {
+                if entry.id() == *id {
+                    found = Some((position, entry));
+                }
+                found.is_none()
+            })?;
+        Ok(found)
+    }
+
+    /// The tracker's entries that have `key`, in `order`, each once. `each` returns false to stop.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn tracker_entries(
+        &self,
+        key: IndexKey<'_>,
+        order: Order,
+        each: &mut dyn FnMut(Position, Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        self.shared.tracker_entries_of(key, order, each)
+    }
+}
+
+impl Shared {
+    fn tracker_entries_of(
+        &self,
+        key: IndexKey<'_>,
+        order: Order,
+        each: &mut dyn FnMut(Position, Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        let hashed = self.index.secret.tracker_key(key);
+        self.tracker_entries(hashed, order, |position, entry| {
+            let mut has = false;
+            entry.index_keys(&mut |other| has |= other == key);
+            !has || each(position, entry)
+        })
+    }
+
+    /// Walks the entries that the index names for a hashed key; they still have to be compared.
+    fn tracker_entries(
+        &self,
+        key: u64,
+        order: Order,
+        mut each: impl FnMut(Position, Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        let tip = self.tip.read().height;
+        let visit = |value: u64| {
+            let position = unpack(value);
+            if position.height > tip {
+                // Readers do not see it yet.
+                return Ok(order == Order::NewestFirst);
+            }
+            match self.entry_text_at(position)? {
+                Some(Text::Tracker(text)) => {
+                    let entry = Entry::read(text)
+                        .map_err(|error| self.text_damaged(position, &error.to_string()))?;
+                    Ok(each(position, entry))
+                }
+                // Another book's entry under the same hash.
+                Some(Text::Asset(_)) => Ok(true),
+                None => Err(self.index_damaged(position, "names an entry that is not there")),
+            }
+        };
+        match order {
+            Order::OldestFirst => self.index.oldest_first(key, visit),
+            Order::NewestFirst => self.index.newest_first(key, visit),
+        }
+    }
+}
+
+impl History for Store {
+    /// Nothing when the log cannot be read; the damage is noted, and nothing is committed any more.
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        let mut found = None;
+        let read = self
+            .shared
+            .tracker_entries_of(key, Order::NewestFirst, &mut |_, entry| {
+                found = Some(Arc::new(entry));
+                false
+            });
+        if let Err(error) = read {
+            self.shared.note_fault(error);
+        }
+        found
+    }
+}
