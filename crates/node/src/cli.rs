@@ -8,7 +8,12 @@ use clap::{
 use daybook_client::{Cursor, Endpoint};
 use daybook_ledger::{AssetId, PublicKey, TransactionId};
 
-use crate::settings::{Kind, TABLE};
+use crate::{
+    failure::Failure,
+    keyfile,
+    passphrase::Source,
+    settings::{Kind, TABLE},
+};
 
 /// A ledger node in one program: BigchainDB and Planetmint clients create and transfer assets on it
 /// and follow what commits.
@@ -118,11 +123,26 @@ pub(crate) enum Keys {
     /// Make a new key
     #[command(after_long_help = "EXAMPLES:
   daybook keys generate --out alice.key
-  daybook keys generate --show-secret     # no file; the private key is printed")]
+  daybook keys generate --out alice.key --encrypt          # asks for a passphrase
+  daybook keys generate --out alice.key --passphrase-file secret.txt
+  daybook keys generate --kind rsa --out payer.key         # for payment channels
+  daybook keys generate --show-secret     # no file; the private key is printed
+
+A passphrase comes from --passphrase-file, from the variable DAYBOOK_KEY_PASSPHRASE or from the
+terminal. With one, the private key in the file is encrypted.")]
     Generate {
         /// Write it to this new file, readable by you only
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         out: Option<PathBuf>,
+        /// What kind of key; the ledger's assets have ed25519 owners
+        #[arg(long, value_enum, default_value_t = KeyKind::Ed25519)]
+        kind: KeyKind,
+        /// Encrypt the file; asks for a passphrase where none is given
+        #[arg(long, requires = "out")]
+        encrypt: bool,
+        /// File whose first line is the passphrase to encrypt with
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "out")]
+        passphrase_file: Option<PathBuf>,
         /// Print the private key
         #[arg(long, required_unless_present = "out")]
         show_secret: bool,
@@ -132,10 +152,44 @@ pub(crate) enum Keys {
         /// The key file
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        /// File whose first line is the passphrase of the key file
+        #[arg(long, env = "DAYBOOK_KEY_PASSPHRASE_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        passphrase_file: Option<PathBuf>,
         /// Print the private key as well
         #[arg(long)]
         show_secret: bool,
     },
+    /// Change the passphrase of a key file, give it one, or take it away
+    #[command(after_long_help = "EXAMPLES:
+  daybook keys passphrase alice.key                                    # asks for what it needs
+  daybook keys passphrase alice.key --new-passphrase-file secret.txt
+  daybook keys passphrase alice.key --passphrase-file secret.txt --remove
+
+The old file stays until the new one is on disk.")]
+    Passphrase {
+        /// The key file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// File whose first line is the present passphrase
+        #[arg(long, env = "DAYBOOK_KEY_PASSPHRASE_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        passphrase_file: Option<PathBuf>,
+        /// File whose first line is the new passphrase
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        new_passphrase_file: Option<PathBuf>,
+        /// Write the private key in plain
+        #[arg(long, conflicts_with = "new_passphrase_file")]
+        remove: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyKind {
+    /// Ed25519
+    Ed25519,
+    /// RSA of 2048 bits
+    Rsa,
+    /// NIST P-256
+    P256,
 }
 
 #[derive(Debug, Subcommand)]
@@ -231,6 +285,16 @@ pub(crate) struct KeyFlag {
     /// Key file of the signer
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key: PathBuf,
+    /// File whose first line is the passphrase of the key file
+    #[arg(long, env = "DAYBOOK_KEY_PASSPHRASE_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+impl KeyFlag {
+    /// The Ed25519 key of the file.
+    pub(crate) fn read(&self) -> Result<daybook_ledger::SigningKey, Failure> {
+        keyfile::read_with(&self.key, &Source::new(self.passphrase_file.as_deref()))
+    }
 }
 
 #[derive(Debug, Args)]

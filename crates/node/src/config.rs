@@ -8,7 +8,10 @@ use std::{
 
 use daybook_ledger::Rules;
 
-use crate::settings::{Settings, SettingsError};
+use crate::{
+    passphrase::Source,
+    settings::{Settings, SettingsError},
+};
 
 /// Answer shapes of a listener (asset ledger, section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) chain: String,
     pub(crate) verify_threads: usize,
     pub(crate) token_file: Option<PathBuf>,
+    /// Where the passphrase of the node's key files comes from.
+    pub(crate) key_passphrase: Source,
     /// `None` for all.
     pub(crate) allowed_origins: Option<Vec<String>>,
     pub(crate) allowed_hosts: Vec<String>,
@@ -148,6 +153,7 @@ impl Config {
             chain,
             verify_threads: within("verify_threads", 0, 1024)?,
             token_file: path("token_file"),
+            key_passphrase: Source::new(path("key_passphrase_file").as_deref()),
             allowed_origins: match settings.list("allowed_origins") {
                 origins if origins.iter().any(|origin| origin == "*") => None,
                 origins => Some(origins.to_vec()),

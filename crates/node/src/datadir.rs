@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     failure::{Exit, Failure},
-    keyfile, settings,
+    keyfile,
+    passphrase::Source,
+    settings,
 };
 
 /// Voting power of the only validator of a chain that one node begins: ten, as in the networks that
@@ -143,8 +145,13 @@ impl DataDir {
         Ok(Lock(file))
     }
 
-    /// The node's key and the chain's beginning, made on the first start.
-    pub(crate) fn open(&self, chain: &str) -> Result<(SigningKey, Genesis), Failure> {
+    /// The node's key and the chain's beginning, made on the first start. The key's file is encrypted
+    /// when a passphrase is given on that day.
+    pub(crate) fn open(
+        &self,
+        chain: &str,
+        passphrase: &Source,
+    ) -> Result<(SigningKey, Genesis), Failure> {
         if !self.node_key().exists() {
             if self.genesis_file().exists() {
                 return Err(Failure::refused(format!(
@@ -153,9 +160,10 @@ impl DataDir {
                     self.0.display()
                 )));
             }
-            keyfile::write(&self.node_key(), &keyfile::generate())?;
+            let given = passphrase.given()?;
+            keyfile::write(&self.node_key(), &keyfile::generate(), given.as_ref())?;
         }
-        let key = keyfile::read(&self.node_key())?;
+        let key = keyfile::read_with(&self.node_key(), passphrase)?;
         if !self.genesis_file().exists() {
             if self.ledger().exists() {
                 return Err(Failure::refused(format!(
@@ -248,7 +256,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = DataDir::new(parent.path().join("a/b"));
         dir.make().unwrap();
-        let (key, genesis) = dir.open("testnet").unwrap();
+        let (key, genesis) = dir.open("testnet", &Source::default()).unwrap();
         assert_eq!(mode(dir.path()), 0o700);
         assert_eq!(mode(&dir.node_key()), 0o600);
         assert_eq!(genesis.chain, "testnet");
@@ -259,7 +267,7 @@ mod tests {
                 power: 10
             }]
         );
-        let (again, same) = dir.open("another name").unwrap();
+        let (again, same) = dir.open("another name", &Source::default()).unwrap();
         assert_eq!((again.public_key(), same), (key.public_key(), genesis));
     }
 
@@ -267,19 +275,19 @@ mod tests {
     fn a_chain_whose_key_or_genesis_is_gone_is_not_begun_anew() {
         let parent = tempfile::tempdir().unwrap();
         let dir = DataDir::new(parent.path());
-        dir.open("x").unwrap();
+        dir.open("x", &Source::default()).unwrap();
         fs::create_dir(dir.ledger()).unwrap();
         fs::remove_file(dir.node_key()).unwrap();
         assert!(
-            dir.open("x")
+            dir.open("x", &Source::default())
                 .unwrap_err()
                 .message
                 .contains("node.key is missing")
         );
-        keyfile::write(&dir.node_key(), &keyfile::generate()).unwrap();
+        keyfile::write(&dir.node_key(), &keyfile::generate(), None).unwrap();
         fs::remove_file(dir.genesis_file()).unwrap();
         assert!(
-            dir.open("x")
+            dir.open("x", &Source::default())
                 .unwrap_err()
                 .message
                 .contains("genesis.json is missing")

@@ -15,6 +15,7 @@ mod log;
 mod node;
 mod out;
 mod outputs;
+mod passphrase;
 mod remote;
 mod settings;
 mod start;

@@ -76,7 +76,7 @@ impl LiveNode {
         let dir = DataDir::new(&config.data_dir);
         dir.make()?;
         let lock = dir.lock()?;
-        let (key, genesis) = dir.open(&config.chain)?;
+        let (key, genesis) = dir.open(&config.chain, &config.key_passphrase)?;
         let tls = config.tls.as_ref().map(read_tls).transpose()?;
         let write_token = config.token_file.as_deref().map(read_token).transpose()?;
         let metrics = recorder();

@@ -23,7 +23,10 @@ pub(crate) async fn run(args: &Outputs, out: Out) -> Result<(), Failure> {
     let key: PublicKey = match args.key.parse() {
         Ok(key) => key,
         Err(_) if Path::new(&args.key).exists() => {
-            keyfile::read(Path::new(&args.key))?.public_key()
+            // The public half stands there openly, whether or not the private one is encrypted.
+            let (_, public, _) = keyfile::look(Path::new(&args.key))?;
+            let wrong = |error| Failure::usage(format!("key file {}: {error}", args.key));
+            public.parse().map_err(wrong)?
         }
         Err(error) => return Err(Failure::usage(format!("`{}`: {error}", args.key))),
     };

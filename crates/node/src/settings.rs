@@ -143,6 +143,12 @@ pub(crate) static TABLE: &[Setting] = &[
         common
     ),
     setting!(
+        "key_passphrase_file",
+        Kind::Path,
+        r#""""#,
+        "File whose first line is the passphrase of the node's key files. With it, or with the variable DAYBOOK_KEY_PASSPHRASE, keys made on the first start are encrypted."
+    ),
+    setting!(
         "allowed_origins",
         Kind::List,
         r#"["*"]"#,
@@ -290,7 +296,7 @@ pub(crate) static TABLE: &[Setting] = &[
 ];
 
 /// Environment variables that begin like settings and mean something else.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "URL", "CA_FILE"];
+const OTHER_VARIABLES: &[&str] = &["CONFIG", "URL", "CA_FILE", "KEY_PASSPHRASE"];
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use crate::{
     cli::{NodeFlags, Payment, Sending, Tx},
     failure::{Exit, Failure},
-    keyfile,
     out::Out,
     outputs, remote,
 };
@@ -35,7 +34,7 @@ pub(crate) async fn run(args: &Tx, out: Out) -> Result<(), Failure> {
             to,
             sending,
         } => {
-            let key = keyfile::read(&key.key)?;
+            let key = key.read()?;
             let data = data
                 .as_deref()
                 .map(|text| value("--data", text))
@@ -55,7 +54,7 @@ pub(crate) async fn run(args: &Tx, out: Out) -> Result<(), Failure> {
             to,
             sending,
         } => {
-            let key = keyfile::read(&key.key)?;
+            let key = key.read()?;
             let draft = transfer(&remote::client(&sending.node)?, &key, asset, to).await?;
             finish(draft, &key, sending, out).await
         }
