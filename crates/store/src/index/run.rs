@@ -193,27 +193,21 @@ impl Run {
         Ok(())
     }
 
-    /// The numbers of the entries of a key.
+    /// The numbers of the entries of a key. Reads two pages, however many entries there are: where they
+    /// begin and where they end follows from the fences.
     pub(crate) fn find(&self, key: u64) -> Result<Range<u64>, StoreError> {
         let pages = self.facts.pages();
-        // Entries of the key begin in the last page that begins below it, or at the start of the next.
+        // They begin in the last page that begins below the key, or at the start of the next.
         let first = self.pages_below(key, pages).saturating_sub(1);
-        let mut start = first * PAGE_ENTRIES as u64;
-        let mut end = start;
-        for page in first..pages {
-            let entries = self.page(page)?;
-            let below = entries.partition_point(|entry| entry.key() < key);
-            let through = entries.partition_point(|entry| entry.key() <= key);
-            let base = page * PAGE_ENTRIES as u64;
-            if page == first || start == base {
-                start = base + below as u64;
-            }
-            end = base + through as u64;
-            if through < entries.len() || entries.is_empty() {
-                break;
-            }
-        }
-        Ok(start..end.max(start))
+        let below = self.page(first)?.partition_point(|entry| entry.key() < key);
+        let start = first * PAGE_ENTRIES as u64 + below as u64;
+        let Some(following) = key.checked_add(1) else {
+            return Ok(start..self.facts.entries);
+        };
+        // They end in the last page that begins at or below the key.
+        let last = self.pages_below(following, pages).saturating_sub(1);
+        let through = self.page(last)?.partition_point(|entry| entry.key() <= key);
+        Ok(start..start.max(last * PAGE_ENTRIES as u64 + through as u64))
     }
 
     /// The number of pages whose first key is below `key`.
