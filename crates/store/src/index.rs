@@ -12,6 +12,7 @@ pub(crate) mod run;
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -29,7 +30,7 @@ use crate::{
 };
 use key::Secret;
 use memtable::Memtable;
-use run::{Cursor, Facts, Run, RunWriter};
+use run::{Cursor, Facts, PAGE_ENTRIES, Run, RunWriter};
 
 const VERSION: u8 = 1;
 const MAGIC: [u8; 3] = [0xF5, b'D', b'M'];
@@ -39,8 +40,9 @@ const MANIFEST_NAME: &str = "manifest";
 const MERGE_RUNS: usize = 4;
 /// Full tables waiting to be written before the publisher waits: bounds memory.
 const SEALED_TABLES_MAX: usize = 3;
-/// Values handed over at once from a run: a key's values can be millions.
-const VALUES_AT_ONCE: u64 = 4_096;
+/// Values taken from a run at once, those of two of its pages: a key's values can be millions, and a
+/// list may walk hundreds of keys side by side.
+const VALUES_AT_ONCE: u64 = 2 * PAGE_ENTRIES as u64;
 /// Bytes of the manifest before the list of runs, and of each run in it.
 const MANIFEST_HEADER_BYTES: usize = 80;
 const MANIFEST_RUN_BYTES: usize = 32;
@@ -260,39 +262,27 @@ impl Shared {
         key: u64,
         mut each: impl FnMut(u64) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
-        let (sealed, active) = self.snapshot(key);
-        for (_, run) in &sealed.runs {
-            if !run.may_hold(key)? {
-                continue;
-            }
-            let numbers = run.find(key)?;
-            let mut start = numbers.start;
-            while start < numbers.end {
-                let end = numbers.end.min(start + VALUES_AT_ONCE);
-                for value in run.values(start..end)? {
-                    if !each(value)? {
-                        return Ok(());
-                    }
-                }
-                start = end;
-            }
-        }
-        let mut values = Vec::new();
-        for table in &sealed.tables {
-            values.clear();
-            values.extend(table.newest_first(key));
-            for value in values.iter().rev() {
-                if !each(*value)? {
-                    return Ok(());
-                }
-            }
-        }
-        for value in active.into_iter().rev() {
+        let mut values = self.values(key);
+        while let Some(value) = values.next()? {
             if !each(value)? {
-                return Ok(());
+                break;
             }
         }
         Ok(())
+    }
+
+    /// The values of a key, oldest first, as they are asked for.
+    pub(crate) fn values(&self, key: u64) -> Values {
+        let (sealed, active) = self.snapshot(key);
+        Values {
+            key,
+            sealed,
+            active,
+            runs_begun: 0,
+            tables_begun: 0,
+            numbers: 0..0,
+            taken: Vec::new().into_iter(),
+        }
     }
 
     /// The values of a key, newest first, until `each` returns false.
@@ -569,6 +559,53 @@ impl Shared {
         }
         tables.sealed = Arc::new(current);
         Ok(())
+    }
+}
+
+/// A walk over the values of one key, oldest first. All of them are of one moment.
+pub(crate) struct Values {
+    key: u64,
+    sealed: Arc<Sealed>,
+    /// Values that are not sealed, newest first.
+    active: Vec<u64>,
+    runs_begun: usize,
+    tables_begun: usize,
+    /// What is left of the run that was begun last.
+    numbers: Range<u64>,
+    /// What is left of the values taken out of a run or table.
+    taken: std::vec::IntoIter<u64>,
+}
+
+impl Values {
+    /// The next value; `None` behind the last.
+    pub(crate) fn next(&mut self) -> Result<Option<u64>, StoreError> {
+        loop {
+            if let Some(value) = self.taken.next() {
+                return Ok(Some(value));
+            }
+            if let Some((_, run)) = self
+                .runs_begun
+                .checked_sub(1)
+                .map(|at| &self.sealed.runs[at])
+                && !self.numbers.is_empty()
+            {
+                let end = self.numbers.end.min(self.numbers.start + VALUES_AT_ONCE);
+                self.taken = run.values(self.numbers.start..end)?.into_iter();
+                self.numbers.start = end;
+            } else if let Some((_, run)) = self.sealed.runs.get(self.runs_begun) {
+                self.runs_begun += 1;
+                if run.may_hold(self.key)? {
+                    self.numbers = run.find(self.key)?;
+                }
+            } else if let Some(table) = self.sealed.tables.get(self.tables_begun) {
+                self.tables_begun += 1;
+                let mut values: Vec<u64> = table.newest_first(self.key).collect();
+                values.reverse();
+                self.taken = values.into_iter();
+            } else {
+                return Ok(self.active.pop());
+            }
+        }
     }
 }
 
@@ -882,6 +919,60 @@ mod tests {
             }
             assert!(run.find(0).unwrap().is_empty() && run.find(u64::MAX).unwrap().is_empty());
             run.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_entries_of_a_hot_key_are_found_without_reading_the_pages_between() {
+        // Four pages, of which the key has everything but the first and the last entry.
+        let hot = 1 << 40;
+        let last = 4 * PAGE_ENTRIES as u64 - 1;
+        let key_of = |number| match number {
+            0 => hot - 1,
+            number if number == last => hot + 1,
+            _ => hot,
+        };
+        let entries: Vec<_> = (0..=last).map(|number| (key_of(number), number)).collect();
+        let mut bytes = run_bytes(&entries, 3);
+        // Behind the header and the first page are two of which nobody needs to read a byte.
+        bytes[2 * run::PAGE_BYTES] ^= 1;
+        bytes[3 * run::PAGE_BYTES] ^= 1;
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("/")).unwrap();
+        let path = Path::new("/run");
+        disk.create(path).unwrap().write_at(&bytes, 0).unwrap();
+        let run = Run::open(path, &disk).unwrap();
+        assert_eq!(run.find(hot).unwrap(), 1..last);
+        assert!(run.values(1..last).is_err(), "what is read is checked");
+        assert_eq!(run.values(1..200).unwrap(), (1..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_key_that_fills_whole_pages_ends_where_the_next_one_begins() {
+        let page = PAGE_ENTRIES as u64;
+        for (first, count) in [
+            (0, page),
+            (page, page),
+            (page, 2 * page),
+            (page - 1, page + 2),
+        ] {
+            let total = first + count + page;
+            let key_of = |number: u64| match number {
+                number if number < first => 4,
+                number if number < first + count => 5,
+                _ => u64::MAX,
+            };
+            let entries: Vec<_> = (0..total).map(|number| (key_of(number), number)).collect();
+            let disk = SimulatedDisk::new();
+            disk.create_dir(Path::new("/")).unwrap();
+            let path = Path::new("/run");
+            let bytes = run_bytes(&entries, 3);
+            disk.create(path).unwrap().write_at(&bytes, 0).unwrap();
+            let run = Run::open(path, &disk).unwrap();
+            assert_eq!(run.find(4).unwrap(), 0..first);
+            assert_eq!(run.find(5).unwrap(), first..first + count);
+            assert_eq!(run.find(u64::MAX).unwrap(), first + count..total);
+            assert!(run.find(6).unwrap().is_empty() && run.find(3).unwrap().is_empty());
         }
     }
 

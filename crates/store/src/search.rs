@@ -13,7 +13,6 @@ use crate::{
     Store, StoreError,
     index::key::Family,
     place::{pack, unpack},
-    store::Shared,
     text::{strings, terms},
 };
 
@@ -72,7 +71,7 @@ impl Store {
         let query = Query::read(query);
         let limit = limit.unwrap_or(usize::MAX);
         let mut groups: BTreeMap<usize, Vec<Position>> = BTreeMap::new();
-        for (position, terms) in candidates(&self.shared, field, &query)? {
+        for (position, terms) in candidates(self, field, &query)? {
             groups
                 .entry(terms.count_ones() as usize)
                 .or_default()
@@ -93,6 +92,9 @@ impl Store {
                 break;
             }
             for position in positions {
+                if !self.is_wanted() {
+                    return Ok(Vec::new());
+                }
                 let Some(text) = self.shared.text_at(position)? else {
                     continue;
                 };
@@ -118,7 +120,7 @@ impl Store {
 
 /// The places that may hold a term, each with the terms it may hold, one bit each.
 fn candidates(
-    shared: &Shared,
+    store: &Store,
     field: SearchField,
     query: &Query,
 ) -> Result<Vec<(Position, u64)>, StoreError> {
@@ -126,6 +128,7 @@ fn candidates(
         SearchField::Asset => Family::AssetTerm,
         SearchField::Metadata => Family::MetadataTerm,
     };
+    let shared = &store.shared;
     let tip = shared.tip.read().height;
     let share = CANDIDATES_MAX / query.any.len().max(1);
     let mut found = Vec::new();
@@ -139,7 +142,7 @@ fn candidates(
                 if visible {
                     found.push((value, 1_u64 << bit));
                 }
-                Ok(visible && taken < share)
+                Ok(visible && taken < share && store.is_wanted())
             })?;
         if let Ok(id) = term.parse()
             && let Some((position, _)) = shared.find(&id)?

@@ -1,6 +1,8 @@
 //! The reading side.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     path::PathBuf,
     sync::{
         Arc,
@@ -21,9 +23,9 @@ use crate::{
     blocks::BlockTable,
     checkpoint::State,
     disk::Disk,
-    index::{self, key::Family},
+    index::{self, Values, key::Family},
     log::{Log, SEGMENT_HEADER_BYTES, record::Text},
-    place::{COUNT_MAX, Place, unpack},
+    place::{COUNT_MAX, Place, pack, unpack},
     text::{exact_strings, id_of},
 };
 
@@ -34,7 +36,11 @@ const PARSERS_MAX: usize = 64;
 #[derive(Clone)]
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
+    wanted: Option<Wanted>,
 }
+
+/// Whether anybody waits for what is being looked for.
+type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// What the reading and the writing side share.
 pub(crate) struct Shared {
@@ -194,7 +200,38 @@ impl Shared {
 
 impl Store {
     pub(crate) fn new(shared: Arc<Shared>) -> Store {
-        Store { shared }
+        Store {
+            shared,
+            wanted: None,
+        }
+    }
+
+    /// The same, for one who may lose patience: before each place that a list or a search looks at, be
+    /// it one that does not belong to the answer, it asks `wanted`, and ends there when that is false.
+    /// What was found until then was handed over or is dropped; whoever set `wanted` knows that it is not
+    /// all.
+    pub fn while_wanted(&self, wanted: impl Fn() -> bool + Send + Sync + 'static) -> Store {
+        Store {
+            shared: self.shared.clone(),
+            wanted: Some(Arc::new(wanted)),
+        }
+    }
+
+    /// Whether there is still somebody to look for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted())
+    }
+
+    /// Walks candidates as [`Shared::candidates`] does, for as long as they are wanted.
+    fn wanted_candidates(
+        &self,
+        family: Family,
+        key: &[u8],
+        mut each: impl FnMut(Position, Bytes) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.shared.candidates(family, key, |position, text| {
+            Ok(self.is_wanted() && each(position, text)?)
+        })
     }
 
     /// The newest block that readers see.
@@ -299,8 +336,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Places of the transactions of an asset, in commit order: the one that made it and all that move
-    /// or consume it. `last_only` keeps the last. `each` returns false to stop.
+    /// Transactions of an asset with their places, in commit order: the one that made it and all that
+    /// move or consume it. `last_only` keeps the last. `each` returns false to stop.
     ///
     /// # Errors
     /// As [`Store::position`].
@@ -311,55 +348,113 @@ impl Store {
         last_only: bool,
         each: &mut dyn FnMut(Position, TransactionId, Bytes) -> bool,
     ) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let made = shared.find(&asset.as_transaction())?;
-        // A TRANSFER's own id is no asset, and a DECOMPOSE leaves parts without one.
-        let made = match made {
-            Some((position, text)) => {
-                let transaction = shared.parse(position, text.clone())?;
-                let makes = transaction.asset() == *asset
-                    && transaction.operation() != Operation::Decompose;
-                let wanted =
-                    makes && operation.is_none_or(|operation| transaction.operation() == operation);
-                wanted.then_some((position, text))
-            }
-            None => None,
-        };
-        let belongs =
-            |position: Position, text: &Bytes| -> Result<Option<TransactionId>, StoreError> {
-                let transaction = shared.parse(position, text.clone())?;
-                let moves = transaction.consumed_assets().contains(asset);
-                let wanted = operation.is_none_or(|operation| transaction.operation() == operation);
-                Ok((moves && wanted).then(|| transaction.id()))
-            };
+        self.transactions_of_assets(&[*asset], operation, last_only, each)
+    }
+
+    /// Transactions of any of these assets, each once, as [`Store::transactions_of_asset`] lists them.
+    /// Takes a few kilobytes of memory for each asset, however long their histories are.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn transactions_of_assets(
+        &self,
+        assets: &[AssetId],
+        operation: Option<Operation>,
+        last_only: bool,
+        each: &mut dyn FnMut(Position, TransactionId, Bytes) -> bool,
+    ) -> Result<(), StoreError> {
         if last_only {
-            let key = shared.index.secret.key(Family::Asset, &asset.0);
-            let mut last = None;
-            shared.index.newest_first(key, |value| {
-                let position = unpack(value);
-                let Some(text) = shared.indexed_text(position)? else {
-                    return Ok(true);
-                };
-                last = belongs(position, &text)?.map(|id| (position, id, text));
-                Ok(last.is_none())
-            })?;
-            let first = || made.map(|(position, text)| (position, asset.as_transaction(), text));
-            if let Some((position, id, text)) = last.or_else(first) {
+            let mut newest: Option<(Position, TransactionId, Bytes)> = None;
+            for asset in assets {
+                let last = self.last_of_asset(asset, operation)?;
+                let place = |found: &Option<(Position, _, _)>| found.as_ref().map(|found| found.0);
+                if place(&last) > place(&newest) {
+                    newest = last;
+                }
+            }
+            if let Some((position, id, text)) = newest
+                && self.is_wanted()
+            {
                 each(position, id, text);
             }
             return Ok(());
         }
-        if let Some((position, text)) = made
-            && !each(position, asset.as_transaction(), text)
-        {
-            return Ok(());
+        // Each asset is a walk in commit order; the walk that is furthest behind goes next.
+        let mut walks = Vec::with_capacity(assets.len());
+        let mut heads = BinaryHeap::with_capacity(assets.len());
+        for asset in assets {
+            let mut walk = AssetWalk::new(self, *asset)?;
+            if let Some(place) = walk.next(self)? {
+                heads.push(Reverse((place, walks.len())));
+            }
+            walks.push(walk);
         }
-        shared.candidates(Family::Asset, &asset.0, |position, text| {
-            Ok(match belongs(position, &text)? {
-                Some(id) => each(position, id, text),
-                None => true,
-            })
-        })
+        while let Some(Reverse((place, first))) = heads.pop() {
+            let mut belonging = vec![first];
+            while let Some(Reverse((same, other))) = heads.peek()
+                && *same == place
+            {
+                belonging.push(*other);
+                heads.pop();
+            }
+            if !self.is_wanted() {
+                return Ok(());
+            }
+            let position = unpack(place);
+            let Some(text) = self.shared.indexed_text(position)? else {
+                // Readers do not see it yet, and the rest is newer.
+                return Ok(());
+            };
+            let transaction = self.shared.parse(position, text.clone())?;
+            let wanted = operation.is_none_or(|operation| transaction.operation() == operation)
+                && belonging
+                    .iter()
+                    .any(|walk| is_of_asset(&transaction, &assets[*walk]));
+            if wanted && !each(position, transaction.id(), text) {
+                return Ok(());
+            }
+            for walk in belonging {
+                if let Some(place) = walks[walk].next(self)? {
+                    heads.push(Reverse((place, walk)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest transaction of an asset.
+    fn last_of_asset(
+        &self,
+        asset: &AssetId,
+        operation: Option<Operation>,
+    ) -> Result<Option<(Position, TransactionId, Bytes)>, StoreError> {
+        let shared = &self.shared;
+        let belongs = |position: Position, text: Bytes| -> Result<Option<_>, StoreError> {
+            let transaction = shared.parse(position, text.clone())?;
+            let wanted = operation.is_none_or(|operation| transaction.operation() == operation)
+                && is_of_asset(&transaction, asset);
+            Ok(wanted.then(|| (position, transaction.id(), text)))
+        };
+        let mut last = None;
+        let key = shared.index.secret.key(Family::Asset, &asset.0);
+        shared.index.newest_first(key, |value| {
+            if !self.is_wanted() {
+                return Ok(false);
+            }
+            let position = unpack(value);
+            let Some(text) = shared.indexed_text(position)? else {
+                return Ok(true);
+            };
+            last = belongs(position, text)?;
+            Ok(last.is_none())
+        })?;
+        match last {
+            Some(last) => Ok(Some(last)),
+            None => match shared.find(&asset.as_transaction())? {
+                Some((position, text)) => belongs(position, text),
+                None => Ok(None),
+            },
+        }
     }
 
     /// Outputs whose condition names `key`, in commit order; `spent` filters. `each` returns false to
@@ -375,7 +470,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let shared = &self.shared;
         let mut theirs = Vec::new();
-        shared.candidates(Family::Owner, &key.0, |position, text| {
+        self.wanted_candidates(Family::Owner, &key.0, |position, text| {
             let transaction = shared.parse(position, text)?;
             theirs.clear();
             for (index, output) in (0..).zip(transaction.outputs()) {
@@ -410,7 +505,7 @@ impl Store {
             SearchField::Asset => Family::AssetString,
             SearchField::Metadata => Family::MetadataString,
         };
-        shared.candidates(family, cid.as_bytes(), |position, text| {
+        self.wanted_candidates(family, cid.as_bytes(), |position, text| {
             let transaction = shared.parse(position, text.clone())?;
             let holds = |text: &str| exact_strings(text).any(|string| string == cid);
             let held = match field {
@@ -436,6 +531,60 @@ impl Store {
                 .all(|segment| segment.bytes >= SEGMENT_HEADER_BYTES as u64)
         );
         segments.iter().map(|segment| segment.bytes).sum()
+    }
+}
+
+/// Whether a transaction made the asset, or moves or consumes it. A TRANSFER's own id is no asset, and a
+/// DECOMPOSE leaves parts without one.
+fn is_of_asset(transaction: &Transaction, asset: &AssetId) -> bool {
+    let makes = transaction.id() == asset.as_transaction()
+        && transaction.asset() == *asset
+        && transaction.operation() != Operation::Decompose;
+    makes || transaction.consumed_assets().contains(asset)
+}
+
+/// The places that the index names for an asset, in commit order: candidates, which still have to be
+/// compared.
+struct AssetWalk {
+    /// Where the transaction of its name stands.
+    made: Option<u64>,
+    moves: Values,
+    next_move: Option<u64>,
+}
+
+impl AssetWalk {
+    fn new(store: &Store, asset: AssetId) -> Result<AssetWalk, StoreError> {
+        let shared = &store.shared;
+        let made = shared.find(&asset.as_transaction())?;
+        let key = shared.index.secret.key(Family::Asset, &asset.0);
+        let mut moves = shared.index.values(key);
+        Ok(AssetWalk {
+            made: made.map(|(position, _)| pack(position.height, position.index)),
+            next_move: moves.next()?,
+            moves,
+        })
+    }
+
+    fn next(&mut self, store: &Store) -> Result<Option<u64>, StoreError> {
+        if !store.is_wanted() {
+            return Ok(None);
+        }
+        let made_is_next = match (self.made, self.next_move) {
+            (Some(made), Some(moved)) => made <= moved,
+            (made, _) => made.is_some(),
+        };
+        if !made_is_next {
+            let place = self.next_move;
+            if place.is_some() {
+                self.next_move = self.moves.next()?;
+            }
+            return Ok(place);
+        }
+        let place = self.made.take();
+        if self.next_move == place {
+            self.next_move = self.moves.next()?;
+        }
+        Ok(place)
     }
 }
 

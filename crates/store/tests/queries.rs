@@ -3,6 +3,14 @@
 
 mod support;
 
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
 use daybook_ledger::{
     AssetId, Draft, Operation, Parser, Rules, Transaction, Version,
     json::{Object, Value},
@@ -252,4 +260,164 @@ fn a_key_with_many_outputs_is_listed_in_commit_order_through_runs_and_memory() {
     };
     store.outputs_of_key(&owner, None, each).unwrap();
     assert_eq!(first, found[..10]);
+}
+
+/// A store with one asset, `moves` TRANSFERs of it between keys 1 and 2, all with the same words in
+/// their metadata, each in its own block.
+fn well_travelled(moves: usize) -> (Store, Writer, Transaction) {
+    let mut shelf = Shelf::new();
+    let lamp = shelf.put("lamp", Draft::create("lamp").output(1, &key(1)));
+    let mut last = lamp.clone();
+    for number in 0..moves {
+        let (from, to) = (key(1 + number as u8 % 2), key(2 - number as u8 % 2));
+        let sale = Draft::transfer(lamp.asset())
+            .spend(last.output_ref(0), &from)
+            .output(1, &to)
+            .metadata("sold");
+        let transaction = sale.sign(&[&from]).unwrap();
+        let made = shelf.maker.block(vec![transaction.clone()], Vec::new());
+        put(&mut shelf.writer, &made).unwrap();
+        last = transaction;
+    }
+    (shelf.store, shelf.writer, lamp)
+}
+
+#[test]
+fn a_list_that_nobody_waits_for_is_left_at_the_next_candidate_even_if_none_belongs_to_it() {
+    let (store, _writer, lamp) = well_travelled(100);
+    let asset = lamp.asset();
+    type Walk<'w> = (&'w str, Box<dyn Fn(&Store) + 'w>);
+    let compose = Some(Operation::Compose);
+    let both = [asset, AssetId([7; 32])];
+    let owner = key(2).public_key();
+    let walks: [Walk<'_>; 6] = [
+        (
+            "an asset's history, of which no move is a COMPOSE",
+            Box::new(|store| {
+                let each = &mut |_, _, _| true;
+                store
+                    .transactions_of_asset(&asset, compose, false, each)
+                    .unwrap();
+            }),
+        ),
+        (
+            "its newest COMPOSE",
+            Box::new(|store| {
+                let each = &mut |_, _, _| true;
+                store
+                    .transactions_of_asset(&asset, compose, true, each)
+                    .unwrap();
+            }),
+        ),
+        (
+            "the histories of two assets",
+            Box::new(|store| {
+                let each = &mut |_, _, _| true;
+                store
+                    .transactions_of_assets(&both, compose, false, each)
+                    .unwrap();
+            }),
+        ),
+        (
+            "a key's unspent outputs, of which nearly all are spent",
+            Box::new(|store| {
+                store
+                    .outputs_of_key(&owner, Some(false), &mut |_| true)
+                    .unwrap();
+            }),
+        ),
+        (
+            "exact strings",
+            Box::new(|store| {
+                store
+                    .holding(SearchField::Metadata, "sold", &mut |_, _| true)
+                    .unwrap();
+            }),
+        ),
+        (
+            "words that exclude each other",
+            Box::new(|store| {
+                let found = store.search(SearchField::Metadata, "sold -sold", None);
+                assert_eq!(found.unwrap(), []);
+            }),
+        ),
+    ];
+    for (name, walk) in walks {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let patient = store.while_wanted({
+            let asked = asked.clone();
+            move || {
+                asked.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+        });
+        walk(&patient);
+        assert!(
+            asked.load(Ordering::Relaxed) >= 50,
+            "{name}: every candidate is asked for"
+        );
+        let asked = Arc::new(AtomicUsize::new(0));
+        let impatient = store.while_wanted({
+            let asked = asked.clone();
+            move || asked.fetch_add(1, Ordering::Relaxed) < 3
+        });
+        walk(&impatient);
+        let asked = asked.load(Ordering::Relaxed);
+        assert!(
+            asked <= 8,
+            "{name}: asked {asked} times, though nobody waited after 3"
+        );
+    }
+}
+
+#[test]
+fn histories_of_several_assets_are_one_list_in_commit_order() {
+    let seed = 11;
+    let (store, mut writer, _) = open(&SimulatedDisk::new(), small()).unwrap();
+    let mut maker = Maker::new(seed);
+    for _ in 0..60 {
+        let made = maker.random_block(8);
+        put(&mut writer, &made).unwrap();
+    }
+    let naive = &maker.naive;
+    let all: BTreeSet<AssetId> = naive
+        .transactions
+        .values()
+        .map(|(_, t)| t.asset())
+        .collect();
+    let all: Vec<AssetId> = all.into_iter().collect();
+    let mut dice = Dice(seed);
+    for round in 0..60 {
+        let assets: BTreeSet<AssetId> = (0..dice.below(9))
+            .map(|_| all[dice.below(all.len())])
+            .chain((round % 7 == 0).then_some(AssetId([round as u8; 32])))
+            .collect();
+        let assets: Vec<AssetId> = assets.into_iter().collect();
+        for operation in [None, Some(Operation::Create), Some(Operation::Transfer)] {
+            let mut wanted: Vec<_> = assets
+                .iter()
+                .flat_map(|asset| naive.transactions_of_asset(asset, operation))
+                .map(|id| (naive.transactions[&id].0, id))
+                .collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            let list = |last_only| {
+                let mut found = Vec::new();
+                let each = &mut |position, id, _| {
+                    found.push((position, id));
+                    true
+                };
+                store
+                    .transactions_of_assets(&assets, operation, last_only, each)
+                    .unwrap();
+                found
+            };
+            assert_eq!(list(false), wanted, "seed {seed}, round {round}");
+            assert_eq!(
+                list(true).first(),
+                wanted.last(),
+                "seed {seed}, round {round}"
+            );
+        }
+    }
 }
