@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
@@ -34,6 +34,8 @@ pub(crate) struct Connection {
     /// The listener it came to.
     pub(crate) endpoint: Arc<Endpoint>,
     notes: Notes,
+    /// Why it is to be closed, if somebody said so.
+    cut: OnceLock<&'static str>,
     _place: OwnedSemaphorePermit,
     _counted: Present,
 }
@@ -72,6 +74,7 @@ impl Connection {
             peer,
             endpoint,
             notes,
+            cut: OnceLock::new(),
             _place: place,
             _counted: counted,
         })
@@ -84,8 +87,17 @@ impl Connection {
         InFlight(self.clone())
     }
 
+    /// Lets the connection be closed at the next look, whatever it is doing.
+    pub(crate) fn cut(&self, reason: &'static str) {
+        // The first reason is the one that counts.
+        let _ = self.cut.set(reason);
+    }
+
     /// Why the connection should be closed now, if it should.
     pub(crate) fn overdue(&self, settings: &Settings) -> Option<&'static str> {
+        if let Some(reason) = self.cut.get() {
+            return Some(reason);
+        }
         let notes = &self.notes;
         let now = notes.now();
         let over = |since: u64, limit: Duration| {

@@ -91,7 +91,7 @@ impl Bucket {
 }
 
 /// One customer's addresses: a v6 customer has at least a /64.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     Settings,
-    assets::{Assets, LISTS_MAX},
+    assets::{Assets, Turns},
     connection::{Connection, LOOK_INTERVAL, Socket, Transport},
     http::answer,
     meters::Meters,
@@ -96,7 +96,7 @@ pub(crate) struct Gateway {
     pub(crate) meters: Arc<Meters>,
     pub(crate) rates: Option<Rates>,
     /// Turns at making lists.
-    pub(crate) lists: Arc<Semaphore>,
+    pub(crate) lists: Turns,
     /// How far the stop has come.
     pub(crate) phase: watch::Receiver<Phase>,
     /// Held by every connection and every task that serves one.
@@ -170,7 +170,7 @@ pub async fn serve(
         assets,
         meters: Arc::new(Meters::new()),
         rates: settings.rate.map(Rates::new),
-        lists: Arc::new(Semaphore::new(LISTS_MAX)),
+        lists: Turns::new(settings.lists_per_address_max),
         phase,
         _alive: alive,
         hosts,

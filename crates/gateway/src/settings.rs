@@ -35,6 +35,17 @@ pub struct Settings {
     pub connections_max: usize,
     /// Requests that one address may make; `None` for any number.
     pub rate: Option<Rate>,
+    /// Lists that are made at once for one address; further ones wait for their turn. All addresses
+    /// together have 64.
+    pub lists_per_address_max: usize,
+    /// How long the node waits for the reader of a list, beside the time that `list_rate_min` gives for
+    /// what was read.
+    pub list_patience: Duration,
+    /// Bytes per second that the reader of a long list takes at least in the long run; a slower one is
+    /// cut off, because it would keep its turn from others.
+    pub list_rate_min: usize,
+    /// How long one list may take in whole; it is broken off then, and the client sees that.
+    pub list_timeout: Duration,
     /// From the first byte of a request's head to its last: longer means a slow-writing attacker.
     pub header_timeout: Duration,
     /// How long a connection without a request is kept.
@@ -69,6 +80,10 @@ impl Default for Settings {
             transaction_bytes_max: 1 << 20,
             connections_max: 8_192,
             rate: None,
+            lists_per_address_max: 16,
+            list_patience: Duration::from_secs(10),
+            list_rate_min: 32 << 10,
+            list_timeout: Duration::from_secs(15 * 60),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),

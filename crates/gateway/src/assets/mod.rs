@@ -6,8 +6,9 @@ mod read;
 mod socket;
 mod stream;
 mod submit;
+mod turns;
 
-pub(crate) use listing::LISTS_MAX;
+pub(crate) use turns::Turns;
 
 use std::sync::Arc;
 
@@ -81,16 +82,14 @@ async fn dispatch(
         Route::Validators => Ok(json(StatusCode::OK, assets.validators.clone())),
         Route::Transaction => read::transaction(&gateway.node, segment),
         Route::TransactionStatus => read::status(&gateway.node, segment),
-        Route::Transactions => read::transactions(gateway, &query).await,
-        Route::Outputs => read::outputs(gateway, &query).await,
-        Route::Blocks => {
-            read::block_of_transaction(gateway, connection.endpoint.dialect, &query).await
-        }
-        Route::LatestBlock => read::latest_block(gateway).await,
-        Route::Block => read::block(gateway, segment).await,
-        Route::Assets | Route::Metadata => read::search(gateway, route, &query).await,
+        Route::Transactions => read::transactions(gateway, connection, &query).await,
+        Route::Outputs => read::outputs(gateway, connection, &query).await,
+        Route::Blocks => read::block_of_transaction(gateway, connection, &query).await,
+        Route::LatestBlock => read::latest_block(gateway, connection).await,
+        Route::Block => read::block(gateway, connection, segment).await,
+        Route::Assets | Route::Metadata => read::search(gateway, connection, route, &query).await,
         Route::AssetsHolding | Route::MetadataHolding => {
-            read::holding(gateway, route, segment, &query).await
+            read::holding(gateway, connection, route, segment, &query).await
         }
         _ => Ok(not_found()),
     }

@@ -4,6 +4,8 @@
 //! Look-ups of one thing are made where the request is served: they end in memory or in one read of a
 //! file. Everything longer is a list and has its own thread.
 
+use std::sync::Arc;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use daybook_ledger::{Height, TransactionId, block::Genesis};
 use daybook_pipeline::{Node, Status};
@@ -21,6 +23,7 @@ use super::{
 };
 use crate::{
     Route,
+    connection::Connection,
     reply::{fault, json, not_found},
     server::Gateway,
 };
@@ -59,41 +62,21 @@ pub(super) fn status(node: &Node, id: &str) -> Handled {
     Ok(json(StatusCode::OK, body))
 }
 
-pub(super) async fn transactions(gateway: &Gateway, query: &Query<'_>) -> Handled {
+pub(super) async fn transactions(
+    gateway: &Gateway,
+    connection: &Arc<Connection>,
+    query: &Query<'_>,
+) -> Handled {
     let TransactionParameters {
         assets,
         operation,
         last_only,
     } = TransactionParameters::from_query(query)?;
-    Ok(listing::array(gateway, move |store, sink| {
-        if let [asset] = &assets[..] {
-            return store.transactions_of_asset(asset, operation, last_only, &mut |_, _, text| {
-                append(sink, &text);
-                sink.go_on()
-            });
-        }
-        // Several assets in one commit order: their places first, which are small, then the texts.
-        let mut places = Vec::new();
-        for asset in &assets {
-            store.transactions_of_asset(asset, operation, last_only, &mut |place, _, _| {
-                places.push(place);
-                !sink.is_abandoned()
-            })?;
-        }
-        places.sort_unstable();
-        places.dedup();
-        if last_only {
-            places.drain(..places.len().saturating_sub(1));
-        }
-        for place in places {
-            if let Some((_, text)) = store.transaction_at(place)? {
-                append(sink, &text);
-            }
-            if !sink.go_on() {
-                break;
-            }
-        }
-        Ok(())
+    Ok(listing::array(gateway, connection, move |store, sink| {
+        store.transactions_of_assets(&assets, operation, last_only, &mut |_, _, text| {
+            append(sink, &text);
+            sink.go_on()
+        })
     })
     .await)
 }
@@ -103,12 +86,16 @@ fn append(sink: &mut Sink, element: &[u8]) {
     sink.buffer.push(b',');
 }
 
-pub(super) async fn outputs(gateway: &Gateway, query: &Query<'_>) -> Handled {
+pub(super) async fn outputs(
+    gateway: &Gateway,
+    connection: &Arc<Connection>,
+    query: &Query<'_>,
+) -> Handled {
     let OutputParameters { key, spent } = OutputParameters::from_query(query)?;
     let Some(key) = key else {
         return Ok(json(StatusCode::OK, &b"[]"[..]));
     };
-    Ok(listing::array(gateway, move |store, sink| {
+    Ok(listing::array(gateway, connection, move |store, sink| {
         store.outputs_of_key(&key, spent, &mut |output| {
             append_output(&mut sink.buffer, &output);
             sink.go_on()
@@ -119,7 +106,7 @@ pub(super) async fn outputs(gateway: &Gateway, query: &Query<'_>) -> Handled {
 
 pub(super) async fn block_of_transaction(
     gateway: &Gateway,
-    dialect: Dialect,
+    connection: &Arc<Connection>,
     query: &Query<'_>,
 ) -> Handled {
     let BlockParameters { transaction } = BlockParameters::from_query(query)?;
@@ -130,14 +117,14 @@ pub(super) async fn block_of_transaction(
         Ok(found) => found.flatten(),
         Err(error) => return Ok(fault(&error)),
     };
-    Ok(match (dialect, found) {
+    Ok(match (connection.endpoint.dialect, found) {
         (Dialect::Classic, None) => json(StatusCode::OK, &b"[]"[..]),
         (Dialect::V2, None) => not_found(),
         (Dialect::Classic, Some(position)) => {
             json(StatusCode::OK, format!("[{}]", position.height.0))
         }
         (Dialect::V2, Some(position)) => {
-            with_block(gateway, position.height, |block, sink| {
+            with_block(gateway, connection, position.height, |block, sink| {
                 let (hash, ids) = (block.block.state().to_string(), ids(block));
                 sink.buffer = block_by_transaction(height(block), &hash, ids);
             })
@@ -146,12 +133,12 @@ pub(super) async fn block_of_transaction(
     })
 }
 
-pub(super) async fn latest_block(gateway: &Gateway) -> Handled {
+pub(super) async fn latest_block(gateway: &Gateway, connection: &Arc<Connection>) -> Handled {
     let tip = gateway.node.store().tip().height;
     if tip == Height(0) {
         return Ok(genesis_block());
     }
-    Ok(with_block(gateway, tip, |block, sink| {
+    Ok(with_block(gateway, connection, tip, |block, sink| {
         // Both members hold ids here: that is what the two lines of clients read.
         let hash = block.block.state().to_string();
         block_head(&mut sink.buffer, height(block), &hash, ids(block));
@@ -165,7 +152,7 @@ pub(super) async fn latest_block(gateway: &Gateway) -> Handled {
     .await)
 }
 
-pub(super) async fn block(gateway: &Gateway, text: &str) -> Handled {
+pub(super) async fn block(gateway: &Gateway, connection: &Arc<Connection>, text: &str) -> Handled {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(not_found());
     }
@@ -175,7 +162,7 @@ pub(super) async fn block(gateway: &Gateway, text: &str) -> Handled {
         Ok(wanted) if wanted <= tip => wanted,
         _ => return Ok(not_found()),
     };
-    Ok(with_block(gateway, wanted, |block, sink| {
+    Ok(with_block(gateway, connection, wanted, |block, sink| {
         let hash = block.block.state().to_string();
         block_head(&mut sink.buffer, height(block), &hash, ids(block));
         for (_, transaction) in block.block.assets() {
@@ -198,10 +185,11 @@ fn genesis_block() -> crate::reply::Reply {
 /// Answers with what `write` makes of a block at or below the tip.
 async fn with_block(
     gateway: &Gateway,
+    connection: &Arc<Connection>,
     height: Height,
     write: impl FnOnce(&StoredBlock, &mut Sink) + Send + 'static,
 ) -> crate::reply::Reply {
-    listing::answer(gateway, move |store, sink| {
+    listing::answer(gateway, connection, move |store, sink| {
         let block = store
             .block(height)?
             .expect("every height up to the tip has a block");
@@ -231,10 +219,15 @@ fn field(route: Route) -> (SearchField, SearchElement) {
     }
 }
 
-pub(super) async fn search(gateway: &Gateway, route: Route, query: &Query<'_>) -> Handled {
+pub(super) async fn search(
+    gateway: &Gateway,
+    connection: &Arc<Connection>,
+    route: Route,
+    query: &Query<'_>,
+) -> Handled {
     let SearchParameters { text, limit } = SearchParameters::from_query(query)?;
     let (field, element) = field(route);
-    Ok(listing::array(gateway, move |store, sink| {
+    Ok(listing::array(gateway, connection, move |store, sink| {
         for (id, transaction) in store.search(field, &text, limit)? {
             append_search_elements(&mut sink.buffer, element, &id, &transaction);
             if !sink.go_on() {
@@ -248,6 +241,7 @@ pub(super) async fn search(gateway: &Gateway, route: Route, query: &Query<'_>) -
 
 pub(super) async fn holding(
     gateway: &Gateway,
+    connection: &Arc<Connection>,
     route: Route,
     segment: &str,
     query: &Query<'_>,
@@ -255,7 +249,7 @@ pub(super) async fn holding(
     let ListParameters { cid, limit } = ListParameters::from_path(segment, query)?;
     let (cid, mut left) = (cid.into_owned(), limit.unwrap_or(usize::MAX));
     let (field, element) = field(route);
-    Ok(listing::array(gateway, move |store, sink| {
+    Ok(listing::array(gateway, connection, move |store, sink| {
         store.holding(field, &cid, &mut |_, text| {
             left -= append_exact_matches(&mut sink.buffer, element, &text, left);
             left > 0 && sink.go_on()

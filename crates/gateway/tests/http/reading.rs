@@ -1,5 +1,8 @@
 //! Checklist items 43 to 51: reading.
 
+use std::time::Duration;
+
+use daybook_gateway::Settings;
 use daybook_ledger::{Draft, SigningKey, Version, condition::Details, json::Object};
 use serde_json::{Value, json};
 
@@ -463,4 +466,63 @@ fn a_reader_that_leaves_in_the_middle_of_a_list_disturbs_nobody() {
         client.head();
     }
     assert_eq!(node.get("/api/v1/blocks/1").status, 200);
+}
+
+/// An asset whose history is longer than all buffers between the node and a client that reads nothing.
+fn long_history(node: &TestNode) -> String {
+    let lamp = node.committed(create("a long history", 1));
+    let page = "x".repeat(900 << 10);
+    let mut last = lamp.clone();
+    for _ in 0..10 {
+        let sale = Draft::transfer(lamp.asset())
+            .spend(last.output_ref(0), &alice())
+            .output(1, &alice())
+            .metadata(Object::from_iter([("page", page.as_str())]));
+        last = node.committed(sale.sign(&[&alice()]).unwrap());
+    }
+    format!("/api/v1/transactions?asset_id={}", lamp.id())
+}
+
+#[test]
+fn readers_that_take_nothing_do_not_keep_their_turns_from_others() {
+    let node = TestNode::with(Settings {
+        lists_per_address_max: 2,
+        list_patience: Duration::from_millis(100),
+        list_rate_min: 1 << 40,
+        ..Settings::default()
+    });
+    let path = long_history(&node);
+    let mut slow: Vec<Client> = (0..4)
+        .map(|_| {
+            let mut client = Client::with_small_buffer(node.api);
+            client.send("GET", &path, &[], b"");
+            client
+        })
+        .collect();
+    for client in &mut slow[..2] {
+        assert_eq!(client.head().status, 200, "they have a turn");
+    }
+    // All turns of this address are taken, until those that read nothing are cut off.
+    let answer = node.get(&path);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json().as_array().unwrap().len(), 11);
+}
+
+#[test]
+fn a_list_that_takes_too_long_is_broken_off_and_not_taken_for_whole() {
+    let node = TestNode::with(Settings {
+        list_timeout: Duration::ZERO,
+        ..Settings::default()
+    });
+    let lamp = node.committed(create("late", 1));
+    for path in [
+        format!("/api/v1/transactions?asset_id={}", lamp.id()),
+        format!("/api/v1/outputs?public_key={}", alice().public_key()),
+        "/api/v1/assets?search=late".to_owned(),
+    ] {
+        let answer = node.get(&path);
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text());
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    assert_eq!(node.get("/api/v1/blocks/1").status, 200, "a block is short");
 }

@@ -196,7 +196,15 @@ pub struct Answer {
 
 impl Client {
     pub fn to(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::over(TcpStream::connect(address).unwrap(), address)
+    }
+
+    /// A client that has hardly room for what it does not read.
+    pub fn with_small_buffer(address: SocketAddr) -> Client {
+        Client::over(with_small_buffer(address), address)
+    }
+
+    fn over(stream: TcpStream, address: SocketAddr) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -346,16 +354,7 @@ impl Subscriber {
 
     /// A subscriber that has hardly room for what it does not read.
     pub fn with_small_buffer(address: SocketAddr, path_and_query: &str) -> Subscriber {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let stream = runtime.block_on(async {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
-            socket.set_recv_buffer_size(4_096).unwrap();
-            socket.connect(address).await.unwrap().into_std().unwrap()
-        });
-        stream.set_nonblocking(false).unwrap();
+        let stream = with_small_buffer(address);
         Subscriber::over(stream, address, path_and_query).unwrap()
     }
 
@@ -410,6 +409,20 @@ impl Subscriber {
             }
         }
     }
+}
+
+fn with_small_buffer(address: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        socket.connect(address).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 /// The made-up people of the tests.
