@@ -1,0 +1,783 @@
+//! Durable subscriptions and dead letters (service bus, section 14): messages wait on the store until
+//! they are acknowledged, also while nobody is there to take them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use serde_json::json;
+
+use crate::{
+    Code, ConnId, Fault, Pattern, StoreOp, Stored, Subscription, Ticket,
+    bus::{Bus, InstanceNo, Open, Timer},
+    index::Entry,
+    message::{Acknowledgement, Reply, extended, fields, quoted, text_of},
+    packet::packet_text,
+    remember::Known,
+    request::{Job, Taken},
+};
+
+/// Unacknowledged deliveries to one instance, unless its subscription says otherwise.
+const OUT_MAX: u32 = 64;
+/// Characters of an error that are kept beside a dead letter.
+const ERROR_CHARS_MAX: usize = 1_000;
+
+/// What kinds of values are stored. The numbers are on disk and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Shelf {
+    /// (subscription, 0): what it listens to.
+    Subscriptions = 0,
+    /// (subscription, message): the request.
+    Messages = 1,
+    /// (subscription, message): how often it was delivered.
+    Attempts = 2,
+    /// (dead letter, 0): the request, and why it is dead.
+    Dead = 3,
+}
+
+#[derive(Default)]
+pub(crate) struct Durables {
+    pub(crate) all: BTreeMap<u64, Durable>,
+    waiting: HashMap<u64, Waiting>,
+    pub(crate) dead: BTreeMap<u64, Dead>,
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    dead_bytes: usize,
+}
+
+pub(crate) struct Durable {
+    pub(crate) pattern: Pattern,
+    /// The group's name, or the service's.
+    pub(crate) owner: String,
+    pub(crate) group: bool,
+    ack_wait_ms: u64,
+    max_deliver: u32,
+    pub(crate) members: Vec<Member>,
+    pub(crate) messages: BTreeMap<u64, Message>,
+    ready: BTreeSet<u64>,
+}
+
+pub(crate) struct Member {
+    pub(crate) no: InstanceNo,
+    max: u32,
+    out: u32,
+}
+
+pub(crate) struct Message {
+    body: Arc<str>,
+    attempt: u32,
+    state: State,
+    error: Option<String>,
+    /// Who asked, as long as it may hear the answer.
+    asked: Option<(InstanceNo, Arc<str>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    Delayed(crate::Moment),
+    Out(InstanceNo, crate::Moment),
+}
+
+#[derive(Clone)]
+pub(crate) struct Dead {
+    pub(crate) name: String,
+    pub(crate) body: Arc<str>,
+    pub(crate) subscription: u64,
+    pub(crate) attempts: u32,
+    pub(crate) error: String,
+    pub(crate) at_ms: u64,
+}
+
+/// What goes on when a write is done.
+enum Waiting {
+    Request {
+        job: Box<Job>,
+        body: Arc<str>,
+        copies: Vec<(u64, u64)>,
+        conn: Option<ConnId>,
+        ack: Option<u64>,
+    },
+    Replay {
+        copies: Vec<(u64, u64, Arc<str>)>,
+    },
+}
+
+impl Bus {
+    pub(crate) fn room_for_durable(&self, job: &Job, copies: usize) -> Result<(), Code> {
+        let bytes = job.body.as_ref().map_or(0, |body| body.len()) * copies;
+        let full = self.durables.messages + copies > self.settings.durable_messages_max
+            || self.durables.bytes + bytes > self.settings.durable_bytes_max;
+        if full { Err(Code::Overloaded) } else { Ok(()) }
+    }
+
+    /// Writes a request for every durable subscription that wants it. What else has to be done with
+    /// it waits for the write, so that a failed one has no effect.
+    pub(crate) fn store_job(&mut self, job: Job, durables: Vec<u64>, ack: Option<u64>) {
+        let body = job.body.clone().unwrap_or_else(|| "{}".into());
+        let mut copies = Vec::with_capacity(durables.len());
+        let mut ops = Vec::with_capacity(durables.len());
+        for durable in durables {
+            let seq = self.number();
+            copies.push((durable, seq));
+            ops.push(put(Shelf::Messages, (durable, seq), body.clone()));
+        }
+        self.durables.messages += copies.len();
+        self.durables.bytes += body.len() * copies.len();
+        let conn = self.instances.get_mut(&job.requester).and_then(|instance| {
+            let storing = Known::Storing(job.name.clone());
+            instance.memory.begin(job.request_id.clone(), storing);
+            instance.conn
+        });
+        let ticket = self.number();
+        let waiting = Waiting::Request {
+            job: Box::new(job),
+            body,
+            copies,
+            conn,
+            ack,
+        };
+        self.durables.waiting.insert(ticket, waiting);
+        self.store(ops, Some(Ticket(ticket)));
+    }
+
+    pub(crate) fn stored(&mut self, ticket: Ticket, ok: bool) {
+        match self.durables.waiting.remove(&ticket.0) {
+            None => {}
+            Some(Waiting::Request {
+                job,
+                body,
+                copies,
+                conn,
+                ack,
+            }) => self.request_stored(*job, &body, &copies, (conn, ack), ok),
+            Some(Waiting::Replay { copies }) => {
+                for (durable, seq, body) in copies {
+                    self.admit_copy(durable, seq, &body, None, ok);
+                    self.serve_durable(durable);
+                }
+            }
+        }
+    }
+
+    fn request_stored(
+        &mut self,
+        mut job: Job,
+        body: &Arc<str>,
+        copies: &[(u64, u64)],
+        (conn, ack): (Option<ConnId>, Option<u64>),
+        ok: bool,
+    ) {
+        let (requester, request_id) = (job.requester, job.request_id.clone());
+        match self.instances.get_mut(&requester) {
+            Some(instance) => instance.memory.remove(&request_id),
+            // Nobody is left to hear an answer.
+            None => job.reply = Reply::None,
+        }
+        let taken = if ok {
+            let asked = (job.reply != Reply::None).then(|| (requester, request_id.clone()));
+            for (durable, seq) in copies {
+                self.admit_copy(*durable, *seq, body, asked.clone(), true);
+            }
+            self.counters.stored += 1;
+            let count = u32::try_from(copies.len()).unwrap_or(u32::MAX);
+            let taken = self.dispatch(job, count);
+            for (durable, _) in copies {
+                self.serve_durable(*durable);
+            }
+            taken
+        } else {
+            for (durable, seq) in copies {
+                self.admit_copy(*durable, *seq, body, None, false);
+            }
+            self.answer_at_once(&job, Code::Overloaded);
+            Err(Code::Overloaded)
+        };
+        if let Some(conn) = conn
+            && self.conns.contains_key(&conn.0)
+        {
+            let taken = match taken {
+                Ok(Taken::Accepted { delivered, queued }) => Ok(Taken::Accepted {
+                    delivered,
+                    queued: queued.max(copies.len()),
+                }),
+                other => other,
+            };
+            self.taken(conn, ack, &request_id, taken);
+        }
+    }
+
+    /// A stored message takes its place in its subscription, if that is still there.
+    fn admit_copy(
+        &mut self,
+        durable: u64,
+        seq: u64,
+        body: &Arc<str>,
+        asked: Option<(InstanceNo, Arc<str>)>,
+        ok: bool,
+    ) {
+        match self.durables.all.get_mut(&durable) {
+            Some(place) if ok => {
+                place.ready.insert(seq);
+                place.messages.insert(
+                    seq,
+                    Message {
+                        body: body.clone(),
+                        attempt: 0,
+                        state: State::Ready,
+                        error: None,
+                        asked,
+                    },
+                );
+            }
+            _ => {
+                self.durables.messages -= 1;
+                self.durables.bytes -= body.len();
+                if ok {
+                    let op = Bus::delete(Shelf::Messages, (durable, seq));
+                    self.store(vec![op], None);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn subscribe_durable(
+        &mut self,
+        no: InstanceNo,
+        wanted: &Subscription,
+    ) -> Result<(), Fault> {
+        let Some(instance) = self.instances.get_mut(&no) else {
+            return Err(Code::NotOnline.into());
+        };
+        let (owner, group) = match &wanted.queue {
+            Some(queue) => (queue.clone(), true),
+            None => (instance.name.to_string(), false),
+        };
+        let found = self
+            .durables
+            .all
+            .iter()
+            .find(|(_, d)| d.pattern == wanted.pattern && d.owner == owner && d.group == group);
+        let durable = match found {
+            Some((durable, _)) => *durable,
+            None if self.durables.all.len() >= self.settings.durable_max => {
+                let what = "too many durable subscriptions";
+                return Err(Fault::because(Code::Overloaded, what));
+            }
+            None => {
+                let durable = self.number();
+                self.index.add(&wanted.pattern, Entry::Durable(durable));
+                self.durables.all.insert(
+                    durable,
+                    Durable {
+                        pattern: wanted.pattern.clone(),
+                        owner,
+                        group,
+                        ack_wait_ms: self.settings.ack_wait_ms,
+                        max_deliver: self.settings.max_deliver,
+                        members: Vec::new(),
+                        messages: BTreeMap::new(),
+                        ready: BTreeSet::new(),
+                    },
+                );
+                durable
+            }
+        };
+        let Some(place) = self.durables.all.get_mut(&durable) else {
+            return Ok(());
+        };
+        place.ack_wait_ms = wanted.ack_wait_ms.unwrap_or(place.ack_wait_ms);
+        place.max_deliver = wanted.max_deliver.unwrap_or(place.max_deliver);
+        place.members.push(Member {
+            no,
+            max: wanted.max_in_flight.unwrap_or(OUT_MAX),
+            out: 0,
+        });
+        let value = json!({
+            "pattern": place.pattern.as_str(),
+            "owner": place.owner,
+            "group": place.group,
+            "ack_wait_ms": place.ack_wait_ms,
+            "max_deliver": place.max_deliver,
+        });
+        if let Some(instance) = self.instances.get_mut(&no) {
+            instance.subscriptions.push(wanted.clone());
+        }
+        let value = value.to_string().into();
+        self.store(vec![put(Shelf::Subscriptions, (durable, 0), value)], None);
+        self.serve_durable(durable);
+        Ok(())
+    }
+
+    pub(crate) fn unsubscribe_durable(
+        &mut self,
+        no: InstanceNo,
+        subscription: &Subscription,
+        forget: bool,
+    ) {
+        let found = self.durables.all.iter().find(|(_, d)| {
+            d.pattern == subscription.pattern
+                && subscription
+                    .queue
+                    .as_ref()
+                    .map_or(!d.group, |queue| d.group && d.owner == *queue)
+                && d.members.iter().any(|member| member.no == no)
+        });
+        let Some((durable, _)) = found else {
+            return;
+        };
+        let durable = *durable;
+        if forget {
+            return self.forget_durable(durable);
+        }
+        let Some(place) = self.durables.all.get_mut(&durable) else {
+            return;
+        };
+        place.members.retain(|member| member.no != no);
+        let out: Vec<(u64, crate::Moment)> = place
+            .messages
+            .iter()
+            .filter_map(|(seq, message)| match message.state {
+                State::Out(to, deadline) if to == no => Some((*seq, deadline)),
+                _ => None,
+            })
+            .collect();
+        for (seq, deadline) in out {
+            self.timers
+                .remove(&(deadline, Timer::Delivery(durable, seq)));
+            self.again(durable, seq, 0, "the connection was lost");
+        }
+        self.serve_durable(durable);
+    }
+
+    fn forget_durable(&mut self, durable: u64) {
+        let Some(place) = self.durables.all.remove(&durable) else {
+            return;
+        };
+        self.index.remove(&place.pattern, &Entry::Durable(durable));
+        let mut ops = vec![Bus::delete(Shelf::Subscriptions, (durable, 0))];
+        for (seq, message) in place.messages {
+            if let State::Out(_, at) | State::Delayed(at) = message.state {
+                self.timers.remove(&(at, Timer::Delivery(durable, seq)));
+            }
+            self.durables.messages -= 1;
+            self.durables.bytes -= message.body.len();
+            ops.push(Bus::delete(Shelf::Messages, (durable, seq)));
+            ops.push(Bus::delete(Shelf::Attempts, (durable, seq)));
+        }
+        self.store(ops, None);
+    }
+
+    pub(crate) fn serve_durables_of(&mut self, no: InstanceNo) {
+        let mine: Vec<u64> = self
+            .durables
+            .all
+            .iter()
+            .filter(|(_, d)| !d.ready.is_empty() && d.members.iter().any(|m| m.no == no))
+            .map(|(durable, _)| *durable)
+            .collect();
+        for durable in mine {
+            self.serve_durable(durable);
+        }
+    }
+
+    /// Delivers what is ready to members that may take more, the oldest first.
+    fn serve_durable(&mut self, durable: u64) {
+        loop {
+            let Some(place) = self.durables.all.get_mut(&durable) else {
+                return;
+            };
+            let Some(seq) = place.ready.first().copied() else {
+                return;
+            };
+            let mut full = Vec::new();
+            let instances = &self.instances;
+            let free = place
+                .members
+                .iter_mut()
+                .filter(|member| member.out < member.max)
+                .filter(|member| {
+                    let room = instances
+                        .get(&member.no)
+                        .is_some_and(|i| i.online && i.room.has_room());
+                    if !room {
+                        full.push(member.no);
+                    }
+                    room
+                })
+                .min_by_key(|member| member.out);
+            let chosen = free.map(|member| {
+                member.out += 1;
+                member.no
+            });
+            let Some(no) = chosen else {
+                for no in full {
+                    self.note_slow(no, 0);
+                }
+                return;
+            };
+            let deadline = self.now.after_ms(place.ack_wait_ms);
+            place.ready.remove(&seq);
+            let Some(message) = place.messages.get_mut(&seq) else {
+                continue;
+            };
+            message.attempt += 1;
+            message.state = State::Out(no, deadline);
+            let (attempt, body, asked) =
+                (message.attempt, message.body.clone(), message.asked.clone());
+            self.timers
+                .insert((deadline, Timer::Delivery(durable, seq)));
+            let attempts = attempt.to_string().into();
+            self.store(vec![put(Shelf::Attempts, (durable, seq), attempts)], None);
+            self.counters.deliveries += 1;
+            self.counters.redeliveries += u64::from(attempt > 1);
+            let members =
+                format!("\"delivery_id\":\"{durable}-{seq}-{attempt}\",\"attempt\":{attempt}");
+            let name = name_of(&body).map_or_else(|| "\"\"".to_owned(), |name| quoted(&name));
+            self.send_to(no, packet_text(&name, Some(&extended(&body, &members))));
+            self.let_answer(no, asked);
+        }
+    }
+
+    /// A consumer of a durable subscription may answer as well, as long as the call is open.
+    fn let_answer(&mut self, no: InstanceNo, asked: Option<(InstanceNo, Arc<str>)>) {
+        let Some((requester, request_id)) = asked else {
+            return;
+        };
+        let known = self
+            .instances
+            .get(&requester)
+            .and_then(|instance| instance.memory.get(&request_id));
+        if let Some(Known::Open(id)) = known
+            && let Some(call) = self.calls.get_mut(&id.0)
+            && !call.open.iter().any(|open| open.instance == no)
+        {
+            call.delivered = true;
+            call.open.push(Open {
+                instance: no,
+                queue: None,
+                counted: false,
+            });
+        }
+    }
+
+    /// `_service:ack` and `_service:nak`.
+    pub(crate) fn acknowledge(
+        &mut self,
+        conn: ConnId,
+        argument: Option<&str>,
+        good: bool,
+        ack: Option<u64>,
+    ) {
+        let done = self.online(conn).map_err(Fault::new).and_then(|no| {
+            let said = Acknowledgement::read(argument)?;
+            let (durable, seq) = self
+                .open_delivery(no, &said.delivery_id)
+                .ok_or(Fault::new(Code::UnknownDelivery))?;
+            if let Some(place) = self.durables.all.get_mut(&durable)
+                && let Some(message) = place.messages.get(&seq)
+                && let State::Out(_, deadline) = message.state
+            {
+                self.timers
+                    .remove(&(deadline, Timer::Delivery(durable, seq)));
+            }
+            if good {
+                self.counters.acknowledged += 1;
+                self.settle(durable, seq, no);
+                self.remove_message(durable, seq, Vec::new());
+            } else {
+                self.settle(durable, seq, no);
+                let error = said.error.unwrap_or("refused by the consumer");
+                self.again(durable, seq, said.delay_ms, error);
+            }
+            self.serve_durable(durable);
+            Ok(())
+        });
+        match done {
+            Ok(()) => self.acknowledge_packet(conn, ack, json!({"ok": true})),
+            Err(fault) => self.refuse(conn, "_service:ack", fault, ack),
+        }
+    }
+
+    fn open_delivery(&self, no: InstanceNo, delivery_id: &str) -> Option<(u64, u64)> {
+        let mut parts = delivery_id.split('-').map(str::parse::<u64>);
+        let (durable, seq, attempt) = (
+            parts.next()?.ok()?,
+            parts.next()?.ok()?,
+            parts.next()?.ok()?,
+        );
+        let message = self.durables.all.get(&durable)?.messages.get(&seq)?;
+        let mine = matches!(message.state, State::Out(to, _) if to == no);
+        (mine && u64::from(message.attempt) == attempt).then_some((durable, seq))
+    }
+
+    /// A member has one unacknowledged delivery less.
+    fn settle(&mut self, durable: u64, _seq: u64, no: InstanceNo) {
+        if let Some(place) = self.durables.all.get_mut(&durable)
+            && let Some(member) = place.members.iter_mut().find(|member| member.no == no)
+        {
+            member.out = member.out.saturating_sub(1);
+        }
+    }
+
+    /// Nobody acknowledged in time, or the pause after a refusal is over.
+    pub(crate) fn delivery_late(&mut self, durable: u64, seq: u64) {
+        let state = self
+            .durables
+            .all
+            .get(&durable)
+            .and_then(|place| place.messages.get(&seq))
+            .map(|message| message.state);
+        match state {
+            Some(State::Out(no, _)) => {
+                self.settle(durable, seq, no);
+                self.again(durable, seq, 0, "no acknowledgement came in time");
+            }
+            Some(State::Delayed(_)) => {
+                if let Some(place) = self.durables.all.get_mut(&durable) {
+                    place.ready.insert(seq);
+                    if let Some(message) = place.messages.get_mut(&seq) {
+                        message.state = State::Ready;
+                    }
+                }
+            }
+            Some(State::Ready) | None => {}
+        }
+        self.serve_durable(durable);
+    }
+
+    /// A delivery failed: once more, or never.
+    fn again(&mut self, durable: u64, seq: u64, delay_ms: u64, error: &str) {
+        let at = self.now.after_ms(delay_ms);
+        let Some(place) = self.durables.all.get_mut(&durable) else {
+            return;
+        };
+        let max = place.max_deliver;
+        let Some(message) = place.messages.get_mut(&seq) else {
+            return;
+        };
+        message.error = Some(error.chars().take(ERROR_CHARS_MAX).collect());
+        if message.attempt >= max {
+            return self.bury(durable, seq);
+        }
+        if delay_ms == 0 {
+            message.state = State::Ready;
+            place.ready.insert(seq);
+        } else {
+            message.state = State::Delayed(at);
+            self.timers.insert((at, Timer::Delivery(durable, seq)));
+        }
+    }
+
+    /// Puts a message among the dead letters.
+    fn bury(&mut self, durable: u64, seq: u64) {
+        let Some(message) = self
+            .durables
+            .all
+            .get(&durable)
+            .and_then(|place| place.messages.get(&seq))
+        else {
+            return;
+        };
+        let dead = Dead {
+            name: name_of(&message.body).unwrap_or_default(),
+            body: message.body.clone(),
+            subscription: durable,
+            attempts: message.attempt,
+            error: message.error.clone().unwrap_or_default(),
+            at_ms: self.now.millis(),
+        };
+        self.counters.dead += 1;
+        let number = self.number();
+        let mut ops = vec![put(Shelf::Dead, (number, 0), dead.text().into())];
+        self.durables.dead_bytes += dead.body.len();
+        let frame = packet_text(
+            &quoted(&format!("_dead.{}", dead.name)),
+            Some(&dead.event_text()),
+        );
+        let name = format!("_dead.{}", dead.name);
+        self.durables.dead.insert(number, dead);
+        while self.durables.dead.len() > self.settings.dead_max
+            || self.durables.dead_bytes > self.settings.durable_bytes_max
+        {
+            let Some((oldest, letter)) = self.durables.dead.pop_first() else {
+                break;
+            };
+            self.durables.dead_bytes -= letter.body.len();
+            ops.push(Bus::delete(Shelf::Dead, (oldest, 0)));
+        }
+        self.remove_message(durable, seq, ops);
+        let listeners: Vec<InstanceNo> = self
+            .dead_listeners
+            .iter()
+            .copied()
+            .filter(|no| {
+                self.instances.get(no).is_some_and(|instance| {
+                    let mut all = instance.subscriptions.iter();
+                    all.any(|s| s.pattern.matches(&name))
+                })
+            })
+            .collect();
+        for no in listeners {
+            self.send_to(no, frame.clone());
+        }
+    }
+
+    fn remove_message(&mut self, durable: u64, seq: u64, mut ops: Vec<StoreOp>) {
+        if let Some(place) = self.durables.all.get_mut(&durable)
+            && let Some(message) = place.messages.remove(&seq)
+        {
+            place.ready.remove(&seq);
+            self.durables.messages -= 1;
+            self.durables.bytes -= message.body.len();
+            ops.push(Bus::delete(Shelf::Messages, (durable, seq)));
+            ops.push(Bus::delete(Shelf::Attempts, (durable, seq)));
+        }
+        self.store(ops, None);
+    }
+
+    /// Puts the dead letters of a name back into the subscriptions that they came from.
+    pub(crate) fn replay(&mut self, name: &str) {
+        let letters: Vec<u64> = self
+            .durables
+            .dead
+            .iter()
+            .filter(|(_, dead)| {
+                dead.name == name && self.durables.all.contains_key(&dead.subscription)
+            })
+            .map(|(number, _)| *number)
+            .collect();
+        let mut copies = Vec::with_capacity(letters.len());
+        let mut ops = Vec::with_capacity(letters.len() * 2);
+        for number in letters {
+            let Some(dead) = self.durables.dead.remove(&number) else {
+                continue;
+            };
+            self.durables.dead_bytes -= dead.body.len();
+            self.durables.messages += 1;
+            self.durables.bytes += dead.body.len();
+            let seq = self.number();
+            ops.push(Bus::delete(Shelf::Dead, (number, 0)));
+            let key = (dead.subscription, seq);
+            ops.push(put(Shelf::Messages, key, dead.body.clone()));
+            copies.push((dead.subscription, seq, dead.body));
+        }
+        if ops.is_empty() {
+            return;
+        }
+        let ticket = self.number();
+        self.durables
+            .waiting
+            .insert(ticket, Waiting::Replay { copies });
+        self.store(ops, Some(Ticket(ticket)));
+    }
+
+    /// Takes everything up again that was stored.
+    pub(crate) fn restore(&mut self, stored: &[Stored]) -> Result<(), String> {
+        let mut in_order: Vec<&Stored> = stored.iter().collect();
+        in_order.sort_by_key(|value| (value.shelf, value.key));
+        for value in in_order {
+            let (a, b) = value.key;
+            self.numbers_begin_after(a.max(b));
+            let bad = || format!("the stored value {}/{a}/{b} cannot be read", value.shelf);
+            match value.shelf {
+                0 => {
+                    let parsed: serde_json::Value =
+                        serde_json::from_str(&value.value).map_err(|_| bad())?;
+                    let text = |name: &str| parsed[name].as_str().map(str::to_owned);
+                    let pattern = text("pattern").ok_or_else(bad)?;
+                    let pattern = Pattern::new(&pattern).map_err(|_| bad())?;
+                    let max_deliver = parsed["max_deliver"].as_u64().ok_or_else(bad)?;
+                    self.index.add(&pattern, Entry::Durable(a));
+                    self.durables.all.insert(
+                        a,
+                        Durable {
+                            pattern,
+                            owner: text("owner").ok_or_else(bad)?,
+                            group: parsed["group"].as_bool().ok_or_else(bad)?,
+                            ack_wait_ms: parsed["ack_wait_ms"].as_u64().ok_or_else(bad)?,
+                            max_deliver: u32::try_from(max_deliver).map_err(|_| bad())?,
+                            members: Vec::new(),
+                            messages: BTreeMap::new(),
+                            ready: BTreeSet::new(),
+                        },
+                    );
+                }
+                1 => {
+                    self.durables.messages += 1;
+                    self.durables.bytes += value.value.len();
+                    self.admit_copy(a, b, &value.value, None, true);
+                }
+                2 => {
+                    let attempt = value.value.parse().map_err(|_| bad())?;
+                    let place = self.durables.all.get_mut(&a);
+                    if let Some(message) = place.and_then(|p| p.messages.get_mut(&b)) {
+                        message.attempt = attempt;
+                    }
+                }
+                3 => {
+                    let dead = Dead::read(&value.value).ok_or_else(bad)?;
+                    self.durables.dead_bytes += dead.body.len();
+                    self.durables.dead.insert(a, dead);
+                }
+                _ => return Err(bad()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Dead {
+    /// As it is stored.
+    fn text(&self) -> String {
+        format!(
+            "{{\"name\":{},\"subscription\":{},\"attempts\":{},\"at\":{},\"error\":{},\"request\":{}}}",
+            quoted(&self.name),
+            self.subscription,
+            self.attempts,
+            self.at_ms,
+            quoted(&self.error),
+            self.body,
+        )
+    }
+
+    /// As it is told to those who listen to dead letters.
+    fn event_text(&self) -> String {
+        format!(
+            "{{\"name\":{},\"attempts\":{},\"at\":{},\"error\":{},\"request\":{}}}",
+            quoted(&self.name),
+            self.attempts,
+            self.at_ms,
+            quoted(&self.error),
+            self.body,
+        )
+    }
+
+    fn read(text: &str) -> Option<Dead> {
+        let names = ["name", "subscription", "attempts", "at", "error", "request"];
+        let [name, subscription, attempts, at, error, request] = fields(Some(text), &names).ok()?;
+        Some(Dead {
+            name: text_of(name?)?.into_owned(),
+            subscription: subscription?.parse().ok()?,
+            attempts: attempts?.parse().ok()?,
+            at_ms: at?.parse().ok()?,
+            error: text_of(error?)?.into_owned(),
+            body: request?.into(),
+        })
+    }
+}
+
+fn put(shelf: Shelf, key: (u64, u64), value: Arc<str>) -> StoreOp {
+    StoreOp::Put(Stored {
+        shelf: shelf as u8,
+        key,
+        value,
+    })
+}
+
+fn name_of(body: &str) -> Option<String> {
+    let [name] = fields(Some(body), &["name"]).ok()?;
+    Some(text_of(name?)?.into_owned())
+}
