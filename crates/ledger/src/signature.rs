@@ -134,7 +134,9 @@ impl SignatureChecker {
                 let promising = transaction.signers_named
                     && transaction.inputs().iter().all(|input| {
                         input.fulfillment.signatures.iter().all(|(key, signature)| {
-                            self.claim(&mut batch, place, key, signature, &input.message, random)
+                            let coefficient = coefficient(random);
+                            let message = &input.message;
+                            self.claim(&mut batch, place, key, signature, message, coefficient)
                                 .is_some()
                         })
                     });
@@ -144,13 +146,7 @@ impl SignatureChecker {
                 promising
             })
             .collect();
-        let mut slots = vec![usize::MAX; batch.keys.len()];
-        let total = batch.sum(&batch.claims, &mut slots);
-        if !is_zero(&total) {
-            batch.locate(&batch.claims, total, &mut slots, &mut |place| {
-                sound[place] = false
-            });
-        }
+        batch.judge(&mut sound);
         transactions
             .into_iter()
             .zip(sound)
@@ -164,6 +160,30 @@ impl SignatureChecker {
             .collect()
     }
 
+    /// Checks signatures over messages of any length: for each whether it is the key's over the message,
+    /// by the same rule as [`SignatureChecker::verify`].
+    pub(crate) fn verify_messages(
+        &mut self,
+        signed: &[(PublicKey, [u8; 64], &[u8])],
+        random: &mut impl CryptoRng,
+    ) -> Vec<bool> {
+        self.batch += 1;
+        let mut batch = Batch {
+            keys: Vec::new(),
+            claims: Vec::with_capacity(signed.len()),
+        };
+        let mut sound: Vec<bool> = (0..)
+            .zip(signed)
+            .map(|(place, (key, signature, message))| {
+                let coefficient = coefficient(random);
+                self.claim(&mut batch, place, key, signature, message, coefficient)
+                    .is_some()
+            })
+            .collect();
+        batch.judge(&mut sound);
+        sound
+    }
+
     /// Adds a signature to the batch; `None` when it is bad by itself.
     fn claim(
         &mut self,
@@ -171,28 +191,13 @@ impl SignatureChecker {
         place: usize,
         key: &PublicKey,
         signature: &[u8; 64],
-        message: &[u8; 32],
-        random: &mut impl CryptoRng,
+        message: &[u8],
+        coefficient: Scalar,
     ) -> Option<()> {
-        let (commitment, scalar) = signature.split_at(32);
-        let commitment: [u8; 32] = commitment.try_into().expect("half of 64 bytes");
-        let scalar: [u8; 32] = scalar.try_into().expect("half of 64 bytes");
-        if is_small_order(&commitment) {
-            return None;
-        }
-        let scalar: Scalar = Option::from(Scalar::from_canonical_bytes(scalar))?;
+        let (commitment, scalar) = take_apart(signature)?;
         let key_index = self.key(batch, key)?;
-        let mut hashed = [0; 96];
-        hashed[..32].copy_from_slice(&commitment);
-        hashed[32..64].copy_from_slice(&key.0);
-        hashed[64..].copy_from_slice(message);
-        let challenge = digest::digest(&digest::SHA512, &hashed);
-        let challenge = challenge.as_ref().try_into().expect("SHA-512 has 64 bytes");
-        let challenge = Scalar::from_bytes_mod_order_wide(challenge);
+        let challenge = challenge(&commitment, key, message);
         let commitment = CompressedEdwardsY(commitment).decompress()?;
-        let mut coefficient = [0; 16];
-        random.fill_bytes(&mut coefficient);
-        let coefficient = Scalar::from(u128::from_le_bytes(coefficient));
         batch.claims.push(Claim {
             place,
             key: key_index,
@@ -243,6 +248,17 @@ struct Batch {
 }
 
 impl Batch {
+    /// Marks the places of bad claims as not sound.
+    fn judge(&self, sound: &mut [bool]) {
+        let mut slots = vec![usize::MAX; self.keys.len()];
+        let total = self.sum(&self.claims, &mut slots);
+        if !is_zero(&total) {
+            self.locate(&self.claims, total, &mut slots, &mut |place| {
+                sound[place] = false
+            });
+        }
+    }
+
     /// The sum over some of the claims. `slots` has a place for every key and is given back clean.
     fn sum(&self, claims: &[Claim], slots: &mut [usize]) -> EdwardsPoint {
         let mut points = Vec::with_capacity(2 * claims.len() + 1);
@@ -289,6 +305,70 @@ impl Batch {
             self.locate(right, right_sum, slots, bad);
         }
     }
+}
+
+/// Checks one signature by the rule of [`SignatureChecker`], with nothing random about it: there is
+/// nothing else it could be weighed against.
+pub(crate) fn verify_one(key: &PublicKey, signature: &[u8; 64], message: &[u8]) -> bool {
+    let holds = || {
+        let (commitment, scalar) = take_apart(signature)?;
+        if !can_sign(key) {
+            return None;
+        }
+        let point = CompressedEdwardsY(key.0).decompress()?;
+        let challenge = challenge(&commitment, key, message);
+        let commitment = CompressedEdwardsY(commitment).decompress()?;
+        let found = EdwardsPoint::vartime_double_scalar_mul_basepoint(&challenge, &-point, &scalar);
+        Some(is_zero(&(found - commitment)))
+    };
+    holds().unwrap_or(false)
+}
+
+/// Commitment and scalar of a signature, unless libsodium would refuse them.
+fn take_apart(signature: &[u8; 64]) -> Option<([u8; 32], Scalar)> {
+    let (commitment, scalar) = signature.split_at(32);
+    let commitment: [u8; 32] = commitment.try_into().expect("half of 64 bytes");
+    let scalar: [u8; 32] = scalar.try_into().expect("half of 64 bytes");
+    if is_small_order(&commitment) {
+        return None;
+    }
+    let scalar: Scalar = Option::from(Scalar::from_canonical_bytes(scalar))?;
+    Some((commitment, scalar))
+}
+
+fn challenge(commitment: &[u8; 32], key: &PublicKey, message: &[u8]) -> Scalar {
+    let mut start = [0; 96];
+    start[..32].copy_from_slice(commitment);
+    start[32..64].copy_from_slice(&key.0);
+    // Transactions are signed as hashes of 32 bytes: one call, without a context, for most of all.
+    let challenge = match <&[u8; 32]>::try_from(message) {
+        Ok(message) => {
+            start[64..].copy_from_slice(message);
+            digest::digest(&digest::SHA512, &start)
+        }
+        Err(_) => {
+            let mut hashed = digest::Context::new(&digest::SHA512);
+            hashed.update(&start[..64]);
+            hashed.update(message);
+            hashed.finish()
+        }
+    };
+    let challenge = challenge.as_ref().try_into().expect("SHA-512 has 64 bytes");
+    Scalar::from_bytes_mod_order_wide(challenge)
+}
+
+/// A factor that nobody who makes signatures can foretell.
+fn coefficient(random: &mut impl CryptoRng) -> Scalar {
+    let mut bytes = [0; 16];
+    random.fill_bytes(&mut bytes);
+    Scalar::from(u128::from_le_bytes(bytes))
+}
+
+/// Whether the key is one that signatures can verify with.
+pub(crate) fn can_sign(key: &PublicKey) -> bool {
+    !is_small_order(&key.0)
+        && is_canonical(&key.0)
+        && CompressedEdwardsY(key.0).decompress().is_some()
 }
 
 /// Zero but for a part of small order, which ZIP-215 ignores.
@@ -478,6 +558,7 @@ mod tests {
                 let results = checker.verify(batch, &mut random);
                 for ((key, signature, message), result) in chunk.iter().zip(results) {
                     let expected = alone(key, signature, message);
+                    assert_eq!(verify_one(&PublicKey(*key), signature, message), expected);
                     assert_eq!(
                         result.is_ok(),
                         expected,
@@ -487,6 +568,14 @@ mod tests {
                     );
                 }
             }
+        }
+        let signed: Vec<_> = cases
+            .iter()
+            .map(|(key, signature, message)| (PublicKey(*key), *signature, &message[..]))
+            .collect();
+        let sound = SignatureChecker::new().verify_messages(&signed, &mut random);
+        for ((key, signature, message), sound) in cases.iter().zip(sound) {
+            assert_eq!(sound, alone(key, signature, message));
         }
         let good = cases.iter().filter(|(k, s, m)| alone(k, s, m)).count();
         assert!(good > 1_200 && good < 1_400, "{good}");
