@@ -4,4 +4,6 @@
 //! any bytes whatever: it reads them or refuses them, and never panics.
 
 pub mod assets;
+pub mod events;
+pub mod tracker;
 pub mod websocket;

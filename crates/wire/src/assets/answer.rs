@@ -36,14 +36,14 @@ pub fn append_id(out: &mut Vec<u8>, id: &TransactionId) {
     append_hex(out, &id.0);
 }
 
-pub(super) fn append_hex(out: &mut Vec<u8>, bytes: &[u8; 32]) {
+pub(crate) fn append_hex(out: &mut Vec<u8>, bytes: &[u8; 32]) {
     let mut text = [b'"'; 66];
     hex::encode_to_slice(bytes, &mut text[1..65]).expect("64 digits hold 32 bytes");
     out.extend_from_slice(&text);
 }
 
 /// Appends a number in decimal.
-pub(super) fn append_number(out: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn append_number(out: &mut Vec<u8>, mut number: u64) {
     let mut text = [0; 20];
     let mut at = text.len();
     loop {

@@ -8,6 +8,7 @@ mod query;
 mod stream;
 mod submit;
 
+pub(crate) use answer::{append_hex, append_number};
 pub use answer::{
     METHOD_NOT_ALLOWED, NOT_FOUND, SearchElement, append_exact_matches, append_id, append_output,
     append_search_elements, append_text, block_by_transaction, block_head, block_tail, error_body,

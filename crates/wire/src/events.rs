@@ -1,0 +1,347 @@
+//! The general event stream: one event for every entry of every book, told the same way
+//! (docs/protocols/events.md).
+//!
+//! An event is compact: who wants the whole transaction asks for it by its id.
+
+use std::collections::BTreeSet;
+
+use daybook_ledger::{
+    BlockTime, Height, Operation, Position, PublicKey, Transaction,
+    block::Entry,
+    tracker::{self, EntryKind, Record, command},
+};
+
+use crate::assets::{Query, Refusal, append_hex, append_id, append_number, append_text};
+
+/// Values of one filter: enough for every name of a wallet, little enough to compare with each event.
+pub const FILTER_VALUES_MAX: usize = 64;
+
+/// What an entry of a block is, in a word: its book, a dot, what it did.
+pub fn kind(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Asset(transaction) => match transaction.operation() {
+            Operation::Create => "asset.create",
+            Operation::Transfer => "asset.transfer",
+            Operation::Compose => "asset.compose",
+            Operation::Decompose => "asset.decompose",
+        },
+        Entry::Tracker(entry) => match entry.kind() {
+            EntryKind::Command => match entry.request().map(|request| request.command) {
+                Some(command::OPEN_INCOME) => "tracker.open_income",
+                Some(command::OPEN_SPEND) => "tracker.open_spend",
+                Some(command::OPEN_TRANSFER) => "tracker.open_transfer",
+                Some(command::CLOSE_TRANSFER) => "tracker.close_transfer",
+                Some(command::CLOSE_INCOME) => "tracker.close_income",
+                Some(command::CLOSE_SPEND) => "tracker.close_spend",
+                Some(command::PARK) => "tracker.park",
+                _ => "tracker.command",
+            },
+            EntryKind::Expiry => "tracker.expiry",
+            EntryKind::Deposit => "tracker.deposit",
+            EntryKind::Payout => "tracker.payout",
+            EntryKind::Settings => "tracker.settings",
+        },
+    }
+}
+
+/// Which events are wanted: those that meet every condition that is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// One of these kinds, or of one of these books.
+    pub kinds: Vec<String>,
+    /// Touching one of these public keys, assets, addresses or channels.
+    pub keys: BTreeSet<String>,
+}
+
+impl EventFilter {
+    /// True when every event meets it.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.keys.is_empty()
+    }
+
+    /// Whether the event of an entry meets it.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        let kind = kind(entry);
+        let below = |wanted: &String| {
+            kind.strip_prefix(&**wanted)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        (self.kinds.is_empty() || self.kinds.iter().any(below))
+            && (self.keys.is_empty() || names(entry).iter().any(|name| self.keys.contains(name)))
+    }
+}
+
+/// What a subscriber asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventParameters {
+    /// Where it begins, itself included; `None`: with what commits next.
+    pub from: Option<Position>,
+    /// What it wants.
+    pub filter: EventFilter,
+    /// Frames about the stream itself are welcome.
+    pub notices: bool,
+}
+
+impl EventParameters {
+    /// Reads `from`, `after`, `kind`, `key` and `notices`, and refuses others: a filter that is silently
+    /// ignored because of a slip in its name would be believed to work.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] in that order.
+    pub fn from_query(query: &Query<'_>) -> Result<EventParameters, Refusal> {
+        let from = match (query.first("from"), query.first("after")) {
+            (None, None) => None,
+            (Some(from), None) => Some(position("from", from)?),
+            (None, Some(after)) => Some(behind(position("after", after)?)),
+            (Some(_), Some(_)) => {
+                return Err(Refusal::parameter(
+                    "after",
+                    "Either from or after, not both",
+                ));
+            }
+        };
+        let kinds: Vec<String> = values(query, "kind")?.map(str::to_owned).collect();
+        let keys: BTreeSet<String> = values(query, "key")?.map(str::to_owned).collect();
+        let notices = match query.first("notices") {
+            None => false,
+            Some(text) if text.eq_ignore_ascii_case("true") => true,
+            Some(text) if text.eq_ignore_ascii_case("false") => false,
+            Some(_) => {
+                let what = "Boolean value must be \"true\" or \"false\" (lowercase)";
+                return Err(Refusal::parameter("notices", what));
+            }
+        };
+        query.refuse_unknown(&["from", "after", "kind", "key", "notices"])?;
+        Ok(EventParameters {
+            from,
+            filter: EventFilter { kinds, keys },
+            notices,
+        })
+    }
+}
+
+/// The values of a parameter that may be repeated and hold lists with commas.
+fn values<'q>(
+    query: &'q Query<'_>,
+    name: &'static str,
+) -> Result<impl Iterator<Item = &'q str>, Refusal> {
+    let all = || query.all(name).flat_map(|list| list.split(','));
+    if all().count() > FILTER_VALUES_MAX || all().any(str::is_empty) {
+        return Err(Refusal::parameter(name, "1 to 64 values"));
+    }
+    Ok(all())
+}
+
+/// Reads a position: `<height>.<index>`, or a height alone for its first place.
+///
+/// # Errors
+/// [`Refusal`] of the parameter `name` for another text.
+pub fn position(name: &'static str, text: &str) -> Result<Position, Refusal> {
+    fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+        text.parse()
+            .ok()
+            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+    let (height, index) = text.split_once('.').unwrap_or((text, "0"));
+    number(height)
+        .zip(number(index))
+        .map(|(height, index)| Position {
+            height: Height(height),
+            index,
+        })
+        .ok_or(Refusal::parameter(
+            name,
+            "A height, or a height and an index with a dot between them",
+        ))
+}
+
+/// The place behind a position.
+pub fn behind(position: Position) -> Position {
+    match position.index.checked_add(1) {
+        Some(index) => Position { index, ..position },
+        None => Position {
+            height: position.height.next(),
+            index: 0,
+        },
+    }
+}
+
+/// Writes the event of an entry: one line of JSON.
+pub fn event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Entry) {
+    out.extend_from_slice(b"{\"position\":\"");
+    append_position(out, position);
+    out.extend_from_slice(b"\",\"time\":");
+    append_number(out, time.0);
+    out.extend_from_slice(b",\"kind\":");
+    append_text(out, kind(entry));
+    out.extend_from_slice(b",\"id\":");
+    append_id(out, &entry.id());
+    out.extend_from_slice(b",\"keys\":");
+    append_list(out, names(entry), |out, name| append_text(out, &name));
+    out.extend_from_slice(b",\"body\":");
+    match entry {
+        Entry::Asset(transaction) => append_asset(out, transaction),
+        Entry::Tracker(entry) => append_tracker(out, entry),
+    }
+    out.push(b'}');
+}
+
+/// Writes the heartbeat: everything before `next` was delivered, or was not wanted.
+pub fn head(out: &mut Vec<u8>, next: Position) {
+    notice(out, "head", next);
+}
+
+/// Writes the notice that everything before `next` was delivered and the stream is live.
+pub fn caught_up(out: &mut Vec<u8>, next: Position) {
+    notice(out, "caught_up", next);
+}
+
+/// Writes the notice that the subscriber is `blocks` blocks behind and is served from the store.
+pub fn lagging(out: &mut Vec<u8>, blocks: u64) {
+    out.extend_from_slice(b"{\"notice\":\"lagging\",\"behind\":");
+    append_number(out, blocks);
+    out.push(b'}');
+}
+
+fn notice(out: &mut Vec<u8>, name: &str, next: Position) {
+    out.extend_from_slice(b"{\"notice\":");
+    append_text(out, name);
+    out.extend_from_slice(b",\"from\":\"");
+    append_position(out, next);
+    out.extend_from_slice(b"\"}");
+}
+
+fn append_position(out: &mut Vec<u8>, position: Position) {
+    append_number(out, position.height.0);
+    out.push(b'.');
+    append_number(out, position.index.into());
+}
+
+/// Everything that a filter can name an entry by, in order, each once.
+fn names(entry: &Entry) -> BTreeSet<String> {
+    match entry {
+        Entry::Asset(transaction) => {
+            let inputs = transaction.inputs().iter();
+            let outputs = transaction.outputs().iter();
+            let keys = inputs
+                .flat_map(|input| &input.owners_before)
+                .chain(outputs.flat_map(|output| &output.public_keys));
+            let consumed = transaction.consumed_assets().iter();
+            keys.map(PublicKey::to_string)
+                .chain(consumed.map(ToString::to_string))
+                .chain([transaction.asset().to_string()])
+                .collect()
+        }
+        Entry::Tracker(entry) => {
+            let mut names = BTreeSet::new();
+            for record in entry.records() {
+                let addresses = [&*record.from, &*record.to].into_iter();
+                let channel = record.channel().map(|channel| &*channel.contract.channel);
+                let own = addresses.chain(channel).filter(|name| !name.is_empty());
+                names.extend(own.map(str::to_owned));
+            }
+            if let Some(park) = entry.park() {
+                let contract = &park.channel.contract;
+                let own = [&*contract.from, &*contract.to, &*contract.channel];
+                names.extend(own.map(str::to_owned));
+            }
+            names
+        }
+    }
+}
+
+fn append_list<T>(
+    out: &mut Vec<u8>,
+    list: impl IntoIterator<Item = T>,
+    mut append: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (index, item) in list.into_iter().enumerate() {
+        if index != 0 {
+            out.push(b',');
+        }
+        append(out, item);
+    }
+    out.push(b']');
+}
+
+fn append_keys(out: &mut Vec<u8>, keys: &[PublicKey]) {
+    append_list(out, keys, |out, key| append_text(out, &key.to_string()));
+}
+
+fn append_asset(out: &mut Vec<u8>, transaction: &Transaction) {
+    out.extend_from_slice(b"{\"asset\":");
+    append_hex(out, &transaction.asset().0);
+    if !transaction.consumed_assets().is_empty() {
+        out.extend_from_slice(b",\"consumed\":");
+        append_list(out, transaction.consumed_assets(), |out, asset| {
+            append_hex(out, &asset.0);
+        });
+    }
+    out.extend_from_slice(b",\"inputs\":");
+    append_list(out, transaction.inputs(), |out, input| {
+        out.extend_from_slice(b"{\"owners\":");
+        append_keys(out, &input.owners_before);
+        if let Some(spends) = &input.spends {
+            out.extend_from_slice(b",\"spends\":");
+            append_text(out, &format!("{}:{}", spends.transaction, spends.index));
+        }
+        out.push(b'}');
+    });
+    out.extend_from_slice(b",\"outputs\":");
+    append_list(out, transaction.outputs(), |out, output| {
+        out.extend_from_slice(b"{\"amount\":");
+        append_amount(out, output.amount.units());
+        out.extend_from_slice(b",\"owners\":");
+        append_keys(out, &output.public_keys);
+        out.push(b'}');
+    });
+    out.push(b'}');
+}
+
+fn append_tracker(out: &mut Vec<u8>, entry: &tracker::Entry) {
+    out.extend_from_slice(b"{\"records\":");
+    append_list(out, entry.records(), append_record);
+    if let Some(transaction) = entry.transfer() {
+        out.extend_from_slice(b",\"transaction\":");
+        append_id(out, &transaction);
+    }
+    if let Some(park) = entry.park() {
+        out.extend_from_slice(b",\"channel\":");
+        append_text(out, &park.channel.contract.channel);
+        out.extend_from_slice(b",\"tokens\":");
+        append_amount(out, park.settled.tokens);
+    }
+    out.push(b'}');
+}
+
+fn append_record(out: &mut Vec<u8>, record: &Record) {
+    out.extend_from_slice(b"{\"seq\":");
+    append_number(out, record.seq);
+    out.extend_from_slice(b",\"type\":");
+    append_number(out, record.record_type().code().into());
+    for (name, value) in [
+        ("tx_id", &*record.id),
+        ("from", &*record.from),
+        ("to", &*record.to),
+    ] {
+        out.push(b',');
+        append_text(out, name);
+        out.push(b':');
+        append_text(out, value);
+    }
+    out.extend_from_slice(b",\"amount\":");
+    append_amount(out, record.amount());
+    if let Some(channel) = record.channel() {
+        out.extend_from_slice(b",\"channel\":");
+        append_text(out, &channel.contract.channel);
+    }
+    out.push(b'}');
+}
+
+/// Amounts are texts: they may be above 2⁵³.
+fn append_amount(out: &mut Vec<u8>, amount: u64) {
+    out.push(b'"');
+    append_number(out, amount);
+    out.push(b'"');
+}
