@@ -18,6 +18,7 @@ mod apply;
 pub mod block;
 pub mod canonical;
 pub mod condition;
+pub mod consortium;
 mod draft;
 mod float;
 mod id;
