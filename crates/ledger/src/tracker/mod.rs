@@ -9,11 +9,14 @@
 mod address;
 mod book;
 mod contract;
+pub mod draft;
 mod entry;
 mod key;
 mod prove;
+mod receipt;
 mod record;
 mod refusal;
+pub mod reply;
 mod request;
 mod settings;
 mod text;
@@ -30,6 +33,7 @@ pub use contract::{
 pub use entry::{Entry, EntryKind, IndexKey, MalformedEntry, Park};
 pub use key::{Key, PEM_CHARS_MAX, SIGNATURE_CHARS_MAX, Suite, Suites, pem_of};
 pub use prove::Prover;
+pub use receipt::{Agreement, Payee, Payer, Receipt, SETTLE_MARGIN_MS, Stop};
 pub use record::{Cause, Channel, Closing, Fact, Opening, Paid, Record, RecordType};
 pub use refusal::{Code, Refusal};
 pub use request::{

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use rand_core::CryptoRng;
 
 use super::{
-    Act, Address, AddressKind, Ask, COUNT_MAX, CoSigned, Code, Command, Container, Contract, Fresh,
-    Handshake, Key, Listing, PAGE_SIZE, PAGE_SIZE_MAX, Payload, Price, Proven, Query, Refusal,
-    Request, Settled, Suites, TOPICS_MAX, Topic, TrackerId, command, container_of,
+    Act, Address, AddressKind, Agreement, Ask, COUNT_MAX, CoSigned, Code, Command, Container,
+    Contract, Fresh, Handshake, Key, KeyHash, Listing, PAGE_SIZE, PAGE_SIZE_MAX, Payload, Price,
+    Proven, Query, Refusal, Request, Settled, Suites, TOPICS_MAX, Topic, TrackerId, command,
+    container_of,
     entry::read_nonce,
     key::{KeyRing, decode_signature},
     text,
@@ -232,11 +233,8 @@ impl Prover {
         request: &Request,
         members: Message<'_>,
     ) -> Result<Option<Version2>, Refusal> {
-        match members.0.get("v") {
-            None => return Ok(None),
-            Some(version) if version.as_u64() == Some(1) => return Ok(None),
-            Some(version) if version.as_u64() == Some(2) => {}
-            Some(_) => return Err(bad_message("v is neither 1 nor 2")),
+        if !is_version_2(members)? {
+            return Ok(None);
         }
         let signed_for = members.number("cmd")?;
         // A receipt is signed as a close; whoever holds it may deposit it instead.
@@ -246,11 +244,7 @@ impl Prover {
         }
         // The tracker's id is learnt by the handshake.
         if request.command != command::HANDSHAKE || members.0.get("tracker").is_some() {
-            let named = members.text("tracker")?;
-            let id = URL_SAFE_NO_PAD
-                .decode(named)
-                .or_else(|_| URL_SAFE.decode(named))
-                .map_err(|_| bad_message("tracker is not base64url"))?;
+            let id = read_tracker(members)?;
             if !self.trackers.iter().any(|tracker| tracker.0[..] == id) {
                 return Err(bad_message("the message was signed for another tracker"));
             }
@@ -461,14 +455,17 @@ impl<'v> Message<'v> {
     }
 }
 
-/// The message of commands 8, 16 and 524288, checked as far as it can be without state: section 8.5,
+/// What a co-signed text says, its addresses read.
+struct Said {
+    contract: Contract,
+    settled: Option<Settled>,
+    from: Address,
+    to: Address,
+}
+
+/// The members of commands 8, 16 and 524288, checked as far as it can be without state: section 8.5,
 /// checks 2 and 3, and section 8.6, checks 1 to 5.
-fn read_cosigned(
-    code: u64,
-    members: Message<'_>,
-    payer: &Arc<Key>,
-    payee: &Arc<Key>,
-) -> Result<Act, Refusal> {
+fn read_terms(code: u64, members: Message<'_>) -> Result<Said, Refusal> {
     let power = members.number("priceQuantumPower")?;
     let contract = Contract {
         channel: members.text("channelId")?.into(),
@@ -500,18 +497,100 @@ fn read_cosigned(
             "a spend address cannot be paid",
         ));
     }
-    let signed = CoSigned {
+    Ok(Said {
         contract,
+        settled,
         from,
         to,
+    })
+}
+
+fn read_cosigned(
+    code: u64,
+    members: Message<'_>,
+    payer: &Arc<Key>,
+    payee: &Arc<Key>,
+) -> Result<Act, Refusal> {
+    let said = read_terms(code, members)?;
+    let signed = CoSigned {
+        contract: said.contract,
+        from: said.from,
+        to: said.to,
         payer: payer.clone(),
         payee: payee.clone(),
     };
-    Ok(match (code, settled) {
+    Ok(match (code, said.settled) {
         (command::CLOSE_TRANSFER, Some(settled)) => Act::CloseTransfer(signed, settled),
         (command::PARK, Some(settled)) => Act::Park(signed, settled),
         _ => Act::OpenTransfer(signed),
     })
+}
+
+/// A co-signed text, read by one of the peers.
+pub(super) struct CoSignedText {
+    pub(super) contract: Contract,
+    pub(super) settled: Option<Settled>,
+    from_pk: String,
+    to_pk: String,
+    tracker: Option<TrackerId>,
+}
+
+impl CoSignedText {
+    pub(super) fn agreement(&self) -> Agreement {
+        Agreement {
+            contract: self.contract.clone(),
+            from_pk: self.from_pk.clone(),
+            to_pk: self.to_pk.clone(),
+            tracker: self.tracker,
+        }
+    }
+}
+
+/// Reads an open or close text as the tracker would.
+pub(super) fn read_text(text: &str, code: u64) -> Result<CoSignedText, Refusal> {
+    let value = parse(text)?;
+    let members = Message::of(&value)?;
+    let tracker = if is_version_2(members)? {
+        if members.number("cmd")? != code {
+            return Err(bad_message("the message was signed for another command"));
+        }
+        let id = read_tracker(members)?.try_into();
+        let id = id.map_err(|_| bad_message("tracker is not a hash of 32 bytes"))?;
+        Some(KeyHash(id))
+    } else {
+        None
+    };
+    let said = read_terms(code, members)?;
+    Ok(CoSignedText {
+        contract: said.contract,
+        settled: said.settled,
+        from_pk: members.text("fromPK")?.to_owned(),
+        to_pk: members.text("toPK")?.to_owned(),
+        tracker,
+    })
+}
+
+/// The channel that a co-signed request is about.
+pub(super) fn channel_of(request: &Request) -> Option<String> {
+    let value = parse(request.payload.message()).ok()?;
+    let members = Message::of(&value).ok()?;
+    Some(members.text("channelId").ok()?.to_owned())
+}
+
+fn is_version_2(members: Message<'_>) -> Result<bool, Refusal> {
+    match members.0.get("v").map(Value::as_u64) {
+        None | Some(Some(1)) => Ok(false),
+        Some(Some(2)) => Ok(true),
+        Some(_) => Err(bad_message("v is neither 1 nor 2")),
+    }
+}
+
+fn read_tracker(members: Message<'_>) -> Result<Vec<u8>, Refusal> {
+    let named = members.text("tracker")?;
+    URL_SAFE_NO_PAD
+        .decode(named)
+        .or_else(|_| URL_SAFE.decode(named))
+        .map_err(|_| bad_message("tracker is not base64url"))
 }
 
 /// The message of command 2097152.
