@@ -27,10 +27,12 @@ mod bulk;
 mod client;
 mod endpoint;
 mod error;
+mod events;
 mod follow;
 mod http;
 mod model;
 mod token;
+pub mod tracker;
 mod transport;
 
 pub use answer::Numbered;
@@ -38,6 +40,7 @@ pub use bulk::{BatchAnswers, BatchSender, SocketAnswers, SocketSender};
 pub use client::{Client, ClientBuilder, Submission};
 pub use endpoint::{Endpoint, NotAnEndpoint};
 pub use error::{Error, Refusal};
+pub use events::{BookEvent, EventFilter, Events};
 pub use follow::{Cursor, Event, Filter, Follow, From, NotACursor};
 pub use model::{
     Acknowledge, Answer, Block, Fate, Frame, Hit, Mode, Receipt, Status, Stream, Validator,

@@ -1,0 +1,599 @@
+//! The tracker's commands.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use daybook_ledger::{
+    PublicKey,
+    tracker::{Address, AddressKind, KeyHash, command},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::{
+    AddressState, Capabilities, ChannelState, Closed, CoSigned, CommonState, Error, KnownTrackers,
+    Opened, PeerKey, TrackerKeys,
+    answer::{WireAddress, WireCapabilities, WireChannel, WireCommon, WireOpened},
+    link::{Again, Failed, Link, PATH, Signed},
+    message,
+};
+use crate::{Client, ClientBuilder, Endpoint, Token, client::BackOff, follow::open_socket};
+
+/// How long a command may take, unless told otherwise. A version 2 message grows stale after five
+/// minutes, so a request must be given up well before that.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// The longest that a command may take: below the five minutes of section 17.2.
+const TIMEOUT_MAX: Duration = Duration::from_secs(240);
+
+/// Which messages are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// As the first trackers know them: they can be replayed.
+    V1,
+    /// With time, nonce, command and tracker (section 17.2).
+    V2,
+}
+
+/// What a connection to a tracker is made with.
+#[derive(Debug)]
+pub struct Builder {
+    client: ClientBuilder,
+    endpoint: Endpoint,
+    key: PeerKey,
+    timeout: Duration,
+    version: Option<Version>,
+    known: Option<KnownTrackers>,
+    expected: Option<TrackerKeys>,
+}
+
+/// A peer's connection to a tracker. Cheap to clone. It connects again by itself when the connection
+/// breaks.
+#[derive(Clone)]
+pub struct Tracker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    link: Link,
+    key: PeerKey,
+    keys: TrackerKeys,
+    id: KeyHash,
+    version: Version,
+    capabilities: Option<Capabilities>,
+    /// How far the tracker's clock is ahead of ours, in milliseconds.
+    ahead_ms: i64,
+    timeout: Duration,
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracker")
+            .field("client", &self.shared.client)
+            .field("key", &self.shared.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Sends this token with every connection.
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Builder {
+        self.client = self.client.token(token);
+        self
+    }
+
+    /// Trusts the certificates in this PEM file, and no others.
+    #[must_use]
+    pub fn ca_file(mut self, path: impl Into<std::path::PathBuf>) -> Builder {
+        self.client = self.client.ca_file(path);
+        self
+    }
+
+    /// How long a command may take, broken connections included; at most four minutes.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Builder {
+        self.timeout = timeout.min(TIMEOUT_MAX);
+        self
+    }
+
+    /// Signs messages of this version, whatever the tracker can do.
+    #[must_use]
+    pub fn version(mut self, version: Version) -> Builder {
+        self.version = Some(version);
+        self
+    }
+
+    /// Expects the keys that this file holds of the address, and puts those of a new tracker there.
+    #[must_use]
+    pub fn known_trackers(mut self, known: KnownTrackers) -> Builder {
+        self.known = Some(known);
+        self
+    }
+
+    /// Expects one of these keys.
+    #[must_use]
+    pub fn expect(mut self, keys: TrackerKeys) -> Builder {
+        self.expected = Some(keys);
+        self
+    }
+
+    /// Connects, learns what the tracker can do, and shakes hands.
+    ///
+    /// # Errors
+    /// `Connection`, and `Impostor` when the tracker has none of the expected keys.
+    pub async fn connect(self) -> Result<Tracker, Error> {
+        let client = self.client.build()?;
+        let mut expected = self.expected;
+        if expected.is_none()
+            && let Some(known) = &self.known
+        {
+            expected = known.keys(&self.endpoint)?;
+        }
+        let socket = open_socket(&client, PATH).await?;
+        let link = Link::new(client.clone(), socket);
+        let meeting = Meeting {
+            link: &link,
+            key: &self.key,
+            timeout: self.timeout,
+            expected: expected.as_ref(),
+        };
+        let capabilities = meeting.capabilities().await?;
+        let version = self.version.unwrap_or(match &capabilities {
+            Some(capabilities) if capabilities.version >= 2 => Version::V2,
+            _ => Version::V1,
+        });
+        let now = local_ms();
+        let ahead_ms = capabilities.as_ref().map_or(0, |capabilities| {
+            i64::try_from(capabilities.now)
+                .unwrap_or_default()
+                .saturating_sub_unsigned(now)
+        });
+        let time = now.saturating_add_signed(ahead_ms);
+        let (own, keys) = meeting
+            .handshake(version, time, capabilities.as_ref())
+            .await?;
+        if let Some(known) = &self.known {
+            known.remember(&self.endpoint, &keys)?;
+        }
+        Ok(Tracker {
+            shared: Arc::new(Shared {
+                client,
+                link,
+                key: self.key,
+                id: own,
+                keys,
+                version,
+                capabilities,
+                ahead_ms,
+                timeout: self.timeout,
+            }),
+        })
+    }
+}
+
+/// The first words with a tracker.
+struct Meeting<'m> {
+    link: &'m Link,
+    key: &'m PeerKey,
+    timeout: Duration,
+    expected: Option<&'m TrackerKeys>,
+}
+
+impl Meeting<'_> {
+    async fn ask(
+        &self,
+        command: u64,
+        payload: Value,
+        correlation: String,
+    ) -> Result<Signed, Failed> {
+        let frame = json!({ "cmd": command, "corrToken": correlation, "payload": payload });
+        let asked = self.link.ask(correlation, frame.to_string(), Again::Anew);
+        match tokio::time::timeout(self.timeout, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failed::Broken("the tracker does not answer".to_owned())),
+        }
+    }
+
+    /// What the tracker can do; `None` from one that does not know the question (section 17).
+    async fn capabilities(&self) -> Result<Option<Capabilities>, Error> {
+        let payload = json!({ "v": [1, 2] });
+        let asked = self.ask(command::CAPABILITIES, payload, message::correlation());
+        let signed = match asked.await {
+            Ok(signed) => signed,
+            Err(Failed::Refused { .. }) => return Ok(None),
+            Err(failed) => return Err(failed.into()),
+        };
+        let wire: WireCapabilities = read(&signed.message)?;
+        let capabilities = Capabilities::from(wire);
+        let own = TrackerKeys::new(capabilities.keys.iter().map(|(_, pem)| pem.clone()))?;
+        // The first time its own keys vouch for it, afterwards those of the first time.
+        if !self
+            .expected
+            .unwrap_or(&own)
+            .signed(&signed.message, &signed.sign)
+        {
+            return Err(impostor("its capabilities are signed by another key"));
+        }
+        Ok(Some(capabilities))
+    }
+
+    async fn handshake(
+        &self,
+        version: Version,
+        time_ms: u64,
+        capabilities: Option<&Capabilities>,
+    ) -> Result<(KeyHash, TrackerKeys), Error> {
+        let correlation = message::correlation();
+        let listed = match capabilities {
+            None => Vec::new(),
+            Some(capabilities) => capabilities
+                .keys
+                .iter()
+                .map(|(_, pem)| pem.clone())
+                .collect(),
+        };
+        let text = match (version, listed.first()) {
+            (Version::V2, Some(pem)) => {
+                let id = TrackerKeys::new([pem.clone()])?.ids()[0];
+                message::single_v2(
+                    command::HANDSHAKE,
+                    &correlation,
+                    &id,
+                    time_ms,
+                    self.key,
+                    Map::new(),
+                )
+            }
+            _ => message::single_v1(self.key, None),
+        };
+        let payload = json!({
+            "sign": self.key.sign(&text),
+            "message": text,
+            "pk": self.key.pem(),
+        });
+        let signed = self.ask(command::HANDSHAKE, payload, correlation).await?;
+        let own = TrackerKeys::new([signed.message.clone()])?;
+        if !own.signed(&signed.message, &signed.sign) {
+            return Err(impostor("its handshake is not signed by the key in it"));
+        }
+        if let Some(expected) = self.expected
+            && !expected.has(&signed.message)
+        {
+            return Err(impostor("its key is another one"));
+        }
+        let id = own.ids()[0];
+        if !listed.is_empty() && !TrackerKeys::new(listed.clone())?.has(&signed.message) {
+            return Err(impostor("its handshake has a key that it does not name"));
+        }
+        let keys = TrackerKeys::new(std::iter::once(signed.message).chain(listed))?;
+        Ok((id, keys))
+    }
+}
+
+impl Tracker {
+    /// The beginnings of a connection to the tracker of the node at `endpoint`, as the peer with `key`.
+    pub fn builder(endpoint: Endpoint, key: PeerKey) -> Builder {
+        Builder {
+            client: Client::builder(endpoint.clone()),
+            endpoint,
+            key,
+            timeout: TIMEOUT_DEFAULT,
+            version: None,
+            known: None,
+            expected: None,
+        }
+    }
+
+    /// The key of this peer.
+    pub fn key(&self) -> &PeerKey {
+        &self.shared.key
+    }
+
+    /// The keys that the tracker's answers are checked against.
+    pub fn keys(&self) -> &TrackerKeys {
+        &self.shared.keys
+    }
+
+    /// Which messages are signed.
+    pub fn version(&self) -> Version {
+        self.shared.version
+    }
+
+    /// What the tracker said that it can do; `None` from one without extensions.
+    pub fn capabilities(&self) -> Option<&Capabilities> {
+        self.shared.capabilities.as_ref()
+    }
+
+    /// The time by the tracker's clock, in milliseconds since 1970, as far as it is known here.
+    pub fn now_ms(&self) -> u64 {
+        local_ms().saturating_add_signed(self.shared.ahead_ms)
+    }
+
+    /// The tracker that version 2 messages name; `None` in version 1.
+    pub(super) fn name(&self) -> Option<&KeyHash> {
+        match self.shared.version {
+            Version::V2 => Some(&self.shared.id),
+            Version::V1 => None,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.shared.client
+    }
+
+    /// Opens an income address (command 2).
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn open_income(&self) -> Result<AddressState, Error> {
+        let state: WireAddress = self.act_alone(command::OPEN_INCOME, None).await?;
+        Ok(state.into())
+    }
+
+    /// Opens a spend address (command 4). It may hold less than the tracker's usual grant.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn open_spend(&self) -> Result<AddressState, Error> {
+        let state: WireAddress = self.act_alone(command::OPEN_SPEND, None).await?;
+        Ok(state.into())
+    }
+
+    /// Opens a transfer channel (command 8). The same contract may be sent again.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn open_transfer(&self, contract: &CoSigned) -> Result<Opened, Error> {
+        let opened: WireOpened = self.act_together(command::OPEN_TRANSFER, contract).await?;
+        Ok(opened.into())
+    }
+
+    /// Closes a transfer channel, which moves the tokens (command 16). The same receipt may be sent
+    /// again; another one is refused.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn close_transfer(&self, receipt: &CoSigned) -> Result<(), Error> {
+        self.act_together::<serde::de::IgnoredAny>(command::CLOSE_TRANSFER, receipt)
+            .await?;
+        Ok(())
+    }
+
+    /// Deposits a receipt that is executed at the lock, should the channel not be closed before
+    /// (command 524288). The highest one counts.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn park(&self, receipt: &CoSigned) -> Result<(), Error> {
+        self.act_together::<serde::de::IgnoredAny>(command::PARK, receipt)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes a spend or income address (commands 64 and 32): what is on it goes back to the tracker.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`; `Usage` for an address of another kind.
+    pub async fn close_address(&self, address: &Address) -> Result<Closed, Error> {
+        let code = match address.kind() {
+            AddressKind::Income => command::CLOSE_INCOME,
+            AddressKind::Spend => command::CLOSE_SPEND,
+            AddressKind::Common => {
+                return Err(Error::Usage("a common address is never closed".to_owned()));
+            }
+        };
+        self.act_alone(code, Some(address_members(address))).await
+    }
+
+    /// Pays `amount` tokens of a common address to an Ed25519 key, by an ordinary TRANSFER of the token
+    /// (command 2097152). The address must be this peer's own. Answers the transfer's id, if the
+    /// tracker names it.
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Unknown`.
+    pub async fn pay_out(
+        &self,
+        address: &Address,
+        pay_to: &PublicKey,
+        amount: u64,
+    ) -> Result<Value, Error> {
+        let mut members = address_members(address);
+        members.insert("payTo".to_owned(), pay_to.to_string().into());
+        members.insert("amount".to_owned(), amount.to_string().into());
+        self.act_alone(command::PAY_OUT, Some(members)).await
+    }
+
+    /// The state of a spend or income address (commands 256 and 128).
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`; `Usage` for an address of another kind.
+    pub async fn address_state(&self, address: &Address) -> Result<AddressState, Error> {
+        let code = match address.kind() {
+            AddressKind::Income => command::INCOME_STATE,
+            AddressKind::Spend => command::SPEND_STATE,
+            AddressKind::Common => {
+                return Err(Error::Usage(
+                    "a common address has another state".to_owned(),
+                ));
+            }
+        };
+        let state: WireAddress = self.question(code, address_members(address)).await?;
+        if state.address != address.as_str() {
+            return Err(Error::Protocol("the state of another address".to_owned()));
+        }
+        Ok(state.into())
+    }
+
+    /// Where a transfer channel stands (command 512).
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`, `Protocol`.
+    pub async fn channel_state(&self, channel: &str) -> Result<ChannelState, Error> {
+        let mut members = Map::new();
+        members.insert("channelId".to_owned(), channel.into());
+        let state: WireChannel = self.question(command::TRANSFER_STATE, members).await?;
+        match state.state {
+            1 => Ok(ChannelState::Unknown),
+            2 => Ok(ChannelState::Open),
+            4 => Ok(ChannelState::Closed),
+            other => Err(Error::Protocol(format!("channel state {other}"))),
+        }
+    }
+
+    /// What a wallet has earned (command 8192).
+    ///
+    /// # Errors
+    /// `Refused`, `Connection`.
+    pub async fn common_state(&self, address: &Address) -> Result<CommonState, Error> {
+        let answer: WireCommon = self
+            .question(command::COMMON_STATE, address_members(address))
+            .await?;
+        Ok(answer.state)
+    }
+
+    /// Asks something that changes nothing. Each attempt is a new message, because a nonce is good for
+    /// one only.
+    pub(super) async fn question<T: DeserializeOwned>(
+        &self,
+        code: u64,
+        members: Map<String, Value>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let mut back_off = BackOff::default();
+        loop {
+            let (correlation, frame) = self.single(code, Some(members.clone()));
+            let left = self.shared.timeout.saturating_sub(begun.elapsed());
+            let asked = self.shared.link.ask(correlation, frame, Again::Anew);
+            let reason = match tokio::time::timeout(left, asked).await {
+                Ok(Ok(signed)) => return self.read(&signed),
+                Ok(Err(Failed::Broken(reason))) if begun.elapsed() < self.shared.timeout => {
+                    tracing::debug!(reason, "asking the tracker again");
+                    back_off.pause().await;
+                    continue;
+                }
+                Ok(Err(Failed::Broken(reason))) => reason,
+                Ok(Err(failed)) => return Err(failed.into()),
+                Err(_) => self.shared.link.trouble().unwrap_or_else(no_answer),
+            };
+            // Nothing can have changed, so the outcome is not in doubt.
+            return Err(Error::Connection(self.shared.client.http.broken(reason)));
+        }
+    }
+
+    /// Does something that one key signs. The same bytes are sent until they are answered: their token
+    /// makes sure that it happens once (section 17.5).
+    async fn act_alone<T: DeserializeOwned>(
+        &self,
+        code: u64,
+        members: Option<Map<String, Value>>,
+    ) -> Result<T, Error> {
+        let (correlation, frame) = self.single(code, members);
+        // A tracker that does not know such tokens might do it twice.
+        let again = match self.shared.capabilities {
+            Some(_) => Again::SameBytes,
+            None => Again::Anew,
+        };
+        self.act(correlation, frame, again).await
+    }
+
+    /// Does something that two keys sign, which may always be repeated.
+    async fn act_together<T: DeserializeOwned>(
+        &self,
+        code: u64,
+        signed: &CoSigned,
+    ) -> Result<T, Error> {
+        let correlation = message::correlation();
+        let frame = json!({ "cmd": code, "corrToken": correlation, "payload": signed });
+        self.act(correlation, frame.to_string(), Again::SameBytes)
+            .await
+    }
+
+    async fn act<T: DeserializeOwned>(
+        &self,
+        correlation: String,
+        frame: String,
+        again: Again,
+    ) -> Result<T, Error> {
+        let asked = self.shared.link.ask(correlation, frame, again);
+        match tokio::time::timeout(self.shared.timeout, asked).await {
+            Ok(Ok(signed)) => self.read(&signed),
+            Ok(Err(failed)) => Err(failed.into()),
+            Err(_) => Err(Error::Unknown(
+                self.shared.link.trouble().unwrap_or_else(no_answer),
+            )),
+        }
+    }
+
+    /// Token and frame of a request with one signature.
+    pub(super) fn single(
+        &self,
+        code: u64,
+        members: Option<Map<String, Value>>,
+    ) -> (String, String) {
+        let key = &self.shared.key;
+        let correlation = message::correlation();
+        let text = match self.name() {
+            Some(tracker) => message::single_v2(
+                code,
+                &correlation,
+                tracker,
+                self.now_ms(),
+                key,
+                members.unwrap_or_default(),
+            ),
+            None => message::single_v1(key, members),
+        };
+        let frame = json!({
+            "cmd": code,
+            "corrToken": correlation,
+            "idem": true,
+            "payload": { "sign": key.sign(&text), "message": text, "pk": key.pem() },
+        });
+        (correlation, frame.to_string())
+    }
+
+    /// Checks and reads an answer.
+    pub(super) fn read<T: DeserializeOwned>(&self, signed: &Signed) -> Result<T, Error> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            pk: Option<String>,
+        }
+        if !self.shared.keys.signed(&signed.message, &signed.sign) {
+            return Err(impostor("an answer is signed by another key"));
+        }
+        let named: Named = read(&signed.message)?;
+        if named.pk.is_some_and(|pem| !self.shared.keys.has(&pem)) {
+            return Err(impostor("an answer names another key"));
+        }
+        read(&signed.message)
+    }
+}
+
+fn address_members(address: &Address) -> Map<String, Value> {
+    let mut members = Map::new();
+    members.insert("address".to_owned(), address.as_str().into());
+    members
+}
+
+fn read<T: DeserializeOwned>(message: &str) -> Result<T, Error> {
+    serde_json::from_str(message).map_err(|error| Error::Protocol(error.to_string()))
+}
+
+fn impostor(what: &str) -> Error {
+    Error::Impostor(what.to_owned())
+}
+
+fn no_answer() -> String {
+    "no answer in time".to_owned()
+}
+
+fn local_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
