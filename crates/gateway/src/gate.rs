@@ -48,8 +48,8 @@ pub(crate) fn check(
         return Err(reply.into());
     }
     let Some(route) = route else { return Ok(()) };
-    let submits = *method == Method::POST || route == Route::Submit;
-    if (submits || route.stream().is_some() || *method == Method::OPTIONS)
+    let submits = *method == Method::POST || route.submits();
+    if (submits || route.streams() || *method == Method::OPTIONS)
         && let Some(origin) = headers.get(header::ORIGIN)
         && !gateway.settings.allowed_origins.allow(origin.as_bytes())
     {

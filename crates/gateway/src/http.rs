@@ -9,9 +9,10 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
-    gate,
+    events, gate,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
+    tracker,
 };
 
 /// The text format of Prometheus.
@@ -28,8 +29,11 @@ pub(crate) async fn answer(
     let in_flight = connection.begin();
     let origin = request.headers().get(header::ORIGIN).cloned();
     let found = Route::find(request.uri().path())
-        .filter(|(route, _)| connection.endpoint.serves == Serves::Api || route.stream().is_some());
-    let route = found.map(|(route, _)| route);
+        .filter(|(route, _)| connection.endpoint.serves == Serves::Api || route.streams());
+    let route = found.map(|(route, _)| match route {
+        Route::Root if gateway.tracker.is_some() && tracker::is_wanted(&request) => Route::Tracker,
+        route => route,
+    });
     let method = request.method();
     let checked = gate::check(
         &gateway,
@@ -89,6 +93,17 @@ async fn handle(
             None => not_found(),
         },
         Route::OpenApi => json(StatusCode::OK, crate::OPENAPI.as_bytes()),
+        Route::Events => events::subscribe(gateway, request)
+            .unwrap_or_else(|Refused(reply)| *reply),
+        Route::Tracker | Route::TrackerSocket => match &gateway.tracker {
+            Some(tracker) => tracker::open(gateway, tracker, connection, request)
+                .unwrap_or_else(|Refused(reply)| *reply),
+            None => not_found(),
+        },
+        Route::TrackerInfo => match &gateway.tracker {
+            Some(tracker) => tracker::info(gateway, tracker),
+            None => not_found(),
+        },
         route => assets::handle(gateway, connection, route, request).await,
     }
 }

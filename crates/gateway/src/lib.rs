@@ -8,6 +8,7 @@
 mod assets;
 mod body;
 mod connection;
+mod events;
 mod gate;
 mod http;
 mod meters;
@@ -16,7 +17,9 @@ mod reply;
 mod route;
 mod server;
 mod settings;
+mod subscriber;
 mod tls;
+mod tracker;
 mod websocket;
 
 pub use rate::Rate;
@@ -24,6 +27,7 @@ pub use route::Route;
 pub use server::{Listener, Serves, serve};
 pub use settings::{Origins, Settings, Token};
 pub use tls::{TlsError, tls_config};
+pub use tracker::{BadRsaKey, TrackerKeys, TrackerLimits, TrackerSettings};
 
 /// The OpenAPI 3.1 description that the node serves at `/api/v1/openapi.json`.
 pub const OPENAPI: &str = include_str!("openapi.json");

@@ -50,6 +50,14 @@ pub enum Route {
     ValidBlocks,
     /// `GET /api/v1/streams/rejected_transactions`, a WebSocket.
     RejectedTransactions,
+    /// `GET /api/v1/streams/events`, a WebSocket or server-sent events.
+    Events,
+    /// `GET /tracker`, a WebSocket; and `GET /` with an upgrade.
+    Tracker,
+    /// `GET /ws`, the same WebSocket.
+    TrackerSocket,
+    /// `GET /api/v1/tracker`.
+    TrackerInfo,
     /// `GET /healthz`.
     Healthz,
     /// `GET /readyz`.
@@ -60,7 +68,7 @@ pub enum Route {
 
 impl Route {
     /// All routes.
-    pub const ALL: [Route; 23] = [
+    pub const ALL: [Route; 27] = [
         Route::Root,
         Route::Api,
         Route::Transactions,
@@ -81,6 +89,10 @@ impl Route {
         Route::ValidTransactions,
         Route::ValidBlocks,
         Route::RejectedTransactions,
+        Route::Events,
+        Route::Tracker,
+        Route::TrackerSocket,
+        Route::TrackerInfo,
         Route::Healthz,
         Route::Readyz,
         Route::Metrics,
@@ -109,6 +121,10 @@ impl Route {
             Route::ValidTransactions => "/api/v1/streams/valid_transactions",
             Route::ValidBlocks => "/api/v1/streams/valid_blocks",
             Route::RejectedTransactions => "/api/v1/streams/rejected_transactions",
+            Route::Events => "/api/v1/streams/events",
+            Route::Tracker => "/tracker",
+            Route::TrackerSocket => "/ws",
+            Route::TrackerInfo => "/api/v1/tracker",
             Route::Healthz => "/healthz",
             Route::Readyz => "/readyz",
             Route::Metrics => "/metrics",
@@ -133,6 +149,19 @@ impl Route {
             Route::RejectedTransactions => Some(StreamKind::RejectedTransactions),
             _ => None,
         }
+    }
+
+    /// Whether it is a stream of any kind.
+    pub(crate) const fn streams(self) -> bool {
+        self.stream().is_some() || matches!(self, Route::Events)
+    }
+
+    /// Whether it is a WebSocket through which the ledger is changed.
+    pub(crate) const fn submits(self) -> bool {
+        matches!(
+            self,
+            Route::Submit | Route::Tracker | Route::TrackerSocket
+        )
     }
 
     /// Whether it tells how the node runs rather than what the ledger holds.
@@ -171,6 +200,9 @@ impl Route {
         }
         let found = match segments[..count] {
             [] => (Route::Root, ""),
+            ["tracker"] => (Route::Tracker, ""),
+            ["ws"] => (Route::TrackerSocket, ""),
+            ["api", "v1", "tracker"] => (Route::TrackerInfo, ""),
             ["healthz"] => (Route::Healthz, ""),
             ["readyz"] => (Route::Readyz, ""),
             ["metrics"] => (Route::Metrics, ""),
@@ -190,6 +222,7 @@ impl Route {
             ["api", "v1", "metadata", cid] => (Route::MetadataHolding, cid),
             ["api", "v1", "validators"] => (Route::Validators, ""),
             ["api", "v1", "openapi.json"] => (Route::OpenApi, ""),
+            ["api", "v1", "streams", "events"] => (Route::Events, ""),
             ["api", "v1", "streams", name] => {
                 let route = match StreamKind::from_name(name)? {
                     StreamKind::ValidTransactions => Route::ValidTransactions,

@@ -15,8 +15,8 @@ use crate::pool::Permit;
 pub struct TrackerOptions {
     /// Suites of signatures that are taken.
     pub suites: Suites,
-    /// Who the tracker is, for messages that name it.
-    pub id: TrackerId,
+    /// The names of the tracker's keys, one of which messages of version 2 carry.
+    pub ids: Vec<TrackerId>,
     /// The key that holds the tracker's tokens and signs payouts.
     pub holder: SigningKey,
 }

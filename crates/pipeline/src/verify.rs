@@ -158,7 +158,7 @@ pub(crate) fn run(
         // Batch coefficients must be unpredictable to who makes signatures; the generator is seeded by
         // the operating system.
         random: rand::make_rng(),
-        prover: tracker.map(|options| Prover::new(options.suites, options.id)),
+        prover: tracker.map(|options| Prover::new(options.suites, options.ids.clone())),
     };
     while let Some((number, work)) = shared.queue.take() {
         let candidates = work_off(shared, &mut tools, work);

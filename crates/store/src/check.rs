@@ -8,10 +8,11 @@ use std::{
 };
 
 use daybook_ledger::{
-    Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent, Verified,
-    View,
-    block::{Block, BlockHash, Entry, Genesis, HEADER_BYTES, Parent},
-    tracker, verify_signatures,
+    BlockTime, Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent,
+    Verified, View,
+    block::{Block, BlockHash, Entry, Genesis, HEADER_BYTES, Header, Parent},
+    tracker::{self, Decision, EntryKind, History, IndexKey, Proven, Prover, Settings, Suites},
+    verify_signatures,
 };
 
 use crate::{
@@ -239,7 +240,7 @@ struct Check<'c> {
     report: Report,
     parser: Parser,
     view: NaiveView<'c>,
-    tracker: tracker::Book,
+    tracker: NaiveTracker<'c>,
     parent: Parent,
     /// False from the first damage on: the state is not known any more.
     state_known: bool,
@@ -269,7 +270,12 @@ impl<'c> Check<'c> {
                 rebuilt: false,
             },
             parser: Parser::new(options.store.rules.clone()),
-            tracker: tracker::Book::default(),
+            tracker: NaiveTracker {
+                log,
+                book: tracker::Book::default(),
+                newest: BTreeMap::new(),
+                signatures: options.signatures,
+            },
             view: NaiveView {
                 log,
                 outputs: BTreeMap::new(),
@@ -517,21 +523,24 @@ impl<'c> Check<'c> {
                 wrong.push((0, "the block follows another state".into()));
             }
             let mut overlay = Overlay::new(&self.view);
-            for (index, entry) in block.entries.iter().enumerate() {
+            let mut before: Option<&Arc<Verified<Transaction>>> = None;
+            for (index, entry) in (0..).zip(&block.entries) {
                 let applied = match entry {
-                    Entry::Asset(transaction) => overlay
-                        .apply(transaction.clone())
-                        .map_err(|rejection| rejection.to_string()),
-                    Entry::Tracker(entry) => self
-                        .tracker
-                        .record(entry, header.height)
-                        .map_err(|violation| violation.to_string()),
+                    Entry::Asset(transaction) => {
+                        let applied = overlay.apply(transaction.clone());
+                        applied.map_err(|rejection| rejection.to_string())
+                    }
+                    Entry::Tracker(entry) => self.tracker.follow(entry, before, header),
                 };
+                before = entry.as_asset();
                 if let Err(why) = applied {
                     wrong.push((0, format!("transaction {index} does not apply: {why}")));
                 }
+                if let Entry::Tracker(entry) = entry {
+                    self.tracker.remember(entry, place, index);
+                }
             }
-            self.tracker.forget(header.height);
+            self.tracker.book.forget(header.height);
             let changes = overlay.into_changes();
             self.view.follow(block, place, &changes);
             self.report.tip = Tip {
@@ -616,7 +625,7 @@ impl<'c> Check<'c> {
         if header.start.tip.height == height {
             let (_, file) = checkpoint::read_header(&point.path, self.log.disk())?;
             let (table, tracker) = checkpoint::load(&point.path, &header, &*file)?;
-            if tracker.encode() != self.tracker.encode() {
+            if tracker.encode() != self.tracker.book.encode() {
                 return Err(StoreError::damaged(
                     &point.path,
                     0,
@@ -713,5 +722,108 @@ impl View for NaiveView<'_> {
         };
         let transaction = Parser::new(Default::default()).parse_stored(text).ok()?;
         Some(Arc::new(Verified::from_stored(transaction)))
+    }
+}
+
+/// The tracker's book, and where the newest entry with each key lies: the slow way to decide every entry
+/// once more.
+struct NaiveTracker<'l> {
+    log: &'l Log,
+    book: tracker::Book,
+    newest: BTreeMap<(u8, Vec<u8>), (Place, u32)>,
+    /// Whether signatures are verified again.
+    signatures: bool,
+}
+
+/// What a tracker took once is no damage, though it may take less today.
+const EVERY_SUITE: Suites = Suites {
+    rsa: true,
+    ed25519: true,
+    p256: true,
+    legacy_md5: true,
+};
+
+impl NaiveTracker<'_> {
+    /// Whether the entry is the one that follows here, and what it changes. `before` is the asset
+    /// transaction right before it.
+    fn follow(
+        &mut self,
+        entry: &tracker::Entry,
+        before: Option<&Arc<Verified<Transaction>>>,
+        header: &Header,
+    ) -> Result<(), String> {
+        let expected = self.expected(entry, before, header.time)?;
+        if expected.is_some_and(|expected| expected.id() != entry.id()) {
+            return Err("another entry of the tracker follows here".into());
+        }
+        self.book
+            .record(entry, header.height)
+            .map_err(|violation| violation.to_string())
+    }
+
+    /// The entry that the rules give; `None` for the settings, which are the operator's.
+    fn expected(
+        &self,
+        entry: &tracker::Entry,
+        before: Option<&Arc<Verified<Transaction>>>,
+        time: BlockTime,
+    ) -> Result<Option<tracker::Entry>, String> {
+        let transfer = || before.ok_or("the transaction that moved the tokens is missing");
+        match entry.kind() {
+            EntryKind::Settings => Ok(None),
+            EntryKind::Expiry => self
+                .book
+                .due(time, entry.records().len())
+                .map(Some)
+                .ok_or("nothing is due".into()),
+            EntryKind::Deposit => Ok(Some(self.book.deposit(transfer()?, time))),
+            EntryKind::Command | EntryKind::Payout => {
+                let request = entry.request().ok_or("it has no request")?;
+                let ids = self.book.settings().map(Settings::ids).unwrap_or_default();
+                let mut prover = Prover::new(EVERY_SUITE, ids);
+                let proven = if self.signatures {
+                    prover.prove(request.clone())
+                } else {
+                    prover.restore(request.clone())
+                };
+                let proven = proven.map_err(|refusal| refusal.to_string())?;
+                let Proven::Command(command) = proven else {
+                    return Err("its request changes nothing".into());
+                };
+                match self.book.decide(&command, time, self) {
+                    Ok(Decision::Entry(entry)) => Ok(Some(entry)),
+                    Ok(Decision::Payout(plan)) => Ok(Some(plan.entry(transfer()?))),
+                    Ok(Decision::Repeat(_)) => Err("it repeats an earlier one".into()),
+                    Err(refusal) => Err(refusal.to_string()),
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, entry: &tracker::Entry, place: Place, index: u32) {
+        entry.index_keys(&mut |key| {
+            self.newest.insert(owned(key), (place, index));
+        });
+    }
+}
+
+/// A key without a lifetime: its kind and its bytes.
+fn owned(key: IndexKey<'_>) -> (u8, Vec<u8>) {
+    match key {
+        IndexKey::Object(name) => (1, name.into()),
+        IndexKey::Owner(owner) => (3, owner.into()),
+        IndexKey::Type(number) => (4, vec![number]),
+        IndexKey::Sequence(number) => (5, number.to_le_bytes().into()),
+        IndexKey::Request(digest) => (6, digest.into()),
+    }
+}
+
+impl History for NaiveTracker<'_> {
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<tracker::Entry>> {
+        let (place, index) = self.newest.get(&owned(key))?;
+        match self.log.text(*place, *index).ok()? {
+            Text::Tracker(text) => tracker::Entry::read(text).ok().map(Arc::new),
+            Text::Asset(_) => None,
+        }
     }
 }

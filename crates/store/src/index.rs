@@ -8,6 +8,7 @@
 pub(crate) mod entries;
 pub(crate) mod key;
 mod memtable;
+mod paged;
 pub(crate) mod run;
 
 use std::{

@@ -10,6 +10,7 @@ mod check;
 mod checkpoint;
 pub mod disk;
 mod error;
+mod explore;
 #[cfg(test)]
 mod golden;
 mod index;
@@ -31,6 +32,7 @@ use daybook_ledger::{
 pub use backup::restore;
 pub use check::{CheckOptions, FINDINGS_MAX, Finding, Report, check};
 pub use error::StoreError;
+pub use explore::{Heading, Name};
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};
 pub use store::{CommittedView, Store};

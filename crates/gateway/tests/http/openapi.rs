@@ -83,9 +83,13 @@ fn every_described_operation_answers_as_declared() {
                         requires_query = true;
                         query.push(format!("{name}={}", example(name)));
                     }
-                    ("query", false) => {}
+                    ("query" | "header", false) => {}
                     (place, required) => panic!("{path} {name}: {place} {required}"),
                 }
+            }
+            // Its answer has no end; the streams' own tests read it.
+            if path == "/api/v1/streams/events" {
+                continue;
             }
             // `transactions` needs one of two, which a list of parameters cannot say.
             if path == "/api/v1/transactions" && method == "get" {

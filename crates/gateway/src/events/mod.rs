@@ -1,0 +1,137 @@
+//! The general event stream: every applied transaction of every book, over WebSocket and as
+//! server-sent events (docs/protocols/events.md).
+
+mod sse;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use daybook_ledger::{Height, Position, block::Entry};
+use daybook_pipeline::Published;
+use daybook_store::StoredBlock;
+use daybook_wire::{
+    assets::{Query, Refusal},
+    events::{self, EventFilter, EventParameters},
+    websocket::write_text,
+};
+use http::{HeaderMap, Request, header};
+use hyper::body::Incoming;
+
+use crate::{
+    gate::lists,
+    reply::{Refused, Reply},
+    server::Gateway,
+    subscriber::{Feed, Subscriber},
+    websocket::handshake,
+};
+
+/// Where a block's frames are kept for all subscribers without a filter; the asset protocol's streams
+/// have the places before.
+const FRAMES: usize = 3;
+const SERVER_SENT_FRAMES: usize = 4;
+
+/// Answers a subscription: a WebSocket if the client asks for an upgrade, else server-sent events.
+pub(crate) fn subscribe(
+    gateway: &Arc<Gateway>,
+    mut request: Request<Incoming>,
+) -> Result<Reply, Refused> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let mut parameters = EventParameters::from_query(&query)?;
+    if let Some(last) = last_event(request.headers()) {
+        // A browser that comes back says so by header, and asks with the query of the first time.
+        parameters.from = Some(events::behind(events::position("Last-Event-ID", last)?));
+    }
+    let head = gateway.node.head();
+    let start = match parameters.from {
+        None => Position {
+            height: head.next(),
+            index: 0,
+        },
+        Some(start) if start.height > head.next() => {
+            // A cursor from another ledger, most likely; waiting for it would look like silence.
+            let text = format!("Beyond the newest block, which is {}", head.0);
+            return Err(Refusal::parameter("from", text).into());
+        }
+        // There is no block 0; the heartbeat shall not name it.
+        Some(start) if start.height == Height(0) => Position {
+            height: Height(1),
+            index: 0,
+        },
+        Some(start) => start,
+    };
+    if !lists(request.headers(), header::UPGRADE, "websocket") {
+        return Ok(sse::stream(gateway, parameters, start));
+    }
+    let (reply, upgrade) = handshake(&mut request)?;
+    // Made before the client hears that it is subscribed, so that what commits from then on is seen.
+    let follower = gateway.node.follow(start.height);
+    let feed = EventFeed {
+        filter: parameters.filter,
+    };
+    let subscriber = Subscriber::new(gateway, feed, start, parameters.notices);
+    tokio::spawn(subscriber.serve(upgrade, follower));
+    Ok(reply)
+}
+
+fn last_event(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id")?.to_str().ok()
+}
+
+struct EventFeed {
+    filter: EventFilter,
+}
+
+impl Feed for EventFeed {
+    fn frames(&self, published: &Published, skipped: u32) -> (Bytes, u64) {
+        let block = &published.block;
+        let write = |out: &mut Vec<u8>, _, _: &Entry, payload: &[u8]| write_text(out, payload);
+        if skipped > 0 || !self.filter.is_empty() {
+            return encode(block, &self.filter, skipped, write);
+        }
+        let frames = published.frames[FRAMES]
+            .get_or_init(|| encode(block, &EventFilter::default(), 0, write).0);
+        (frames.clone(), block.block.entries.len() as u64)
+    }
+
+    fn always_beats(&self) -> bool {
+        true
+    }
+
+    fn head(&self, out: &mut Vec<u8>, next: Position) {
+        events::head(out, next);
+    }
+
+    fn caught_up(&self, out: &mut Vec<u8>, next: Position) {
+        events::caught_up(out, next);
+    }
+
+    fn lagging(&self, out: &mut Vec<u8>, behind: u64) {
+        events::lagging(out, behind);
+    }
+}
+
+/// The events of a block that meet a filter, as `write` frames them, and how many they are.
+fn encode(
+    block: &StoredBlock,
+    filter: &EventFilter,
+    skipped: u32,
+    write: impl Fn(&mut Vec<u8>, Position, &Entry, &[u8]),
+) -> (Bytes, u64) {
+    let header = &block.block.header;
+    let mut frames = Vec::new();
+    let mut payload = Vec::new();
+    let mut count = 0;
+    for (index, entry) in (0..).zip(&block.block.entries).skip(skipped as usize) {
+        if filter.matches(entry) {
+            let position = Position {
+                height: header.height,
+                index,
+            };
+            payload.clear();
+            events::event(&mut payload, position, header.time, entry);
+            write(&mut frames, position, entry, &payload);
+            count += 1;
+        }
+    }
+    (frames.into(), count)
+}
