@@ -51,9 +51,12 @@ pub(crate) fn unavailable(message: &str) -> Reply {
     reply
 }
 
-/// The store could not be read. What happened goes to the log; the client gets no paths.
+/// The store could not be read, now or at all. What happened goes to the log; the client gets no paths.
 pub(crate) fn fault(error: &StoreError) -> Reply {
     tracing::error!(%error, "the store could not be read");
+    if error.is_transient() {
+        return unavailable("The store could not be read: try again");
+    }
     refused(
         StatusCode::INTERNAL_SERVER_ERROR,
         "The store could not be read",

@@ -4,14 +4,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use daybook_ledger::{
-    BlockTime, Changes, Draft, DraftError, OutputRef, Overlay, Position, Rejection, RejectionClass,
-    SigningKey, Transaction, TransactionId, Unspent, Verified, View,
+    BlockTime, Changes, Draft, DraftError, Operation, OutputRef, Overlay, Position, Rejection,
+    RejectionClass, SigningKey, Transaction, TransactionId, Unspent, Verified, View,
     block::{Block, Entry, Height, Parent},
     tracker::{self, Book, Decision, Meets, PayoutPlan},
     verify_signatures,
 };
 use daybook_order::{Halted, Machine};
-use daybook_store::{Rejected, StoreError, StoredBlock};
+use daybook_store::{Allowance, CommittedView, Rejected, StoreError, StoredBlock, Withheld};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -26,6 +26,10 @@ use crate::{
 /// Candidates decided under one hold of the state's lock, which the commit of the block before
 /// waits for.
 const APPLY_CANDIDATES_MAX: usize = 128;
+
+/// Bytes of history that are read for one block, which the next waits for: some 16 ms of reading long
+/// parents, or the parents of 4,096 ordinary transactions.
+const HISTORY_BYTES_MAX: u64 = 16 << 20;
 
 /// Tracker records that one expiry entry holds.
 const EXPIRY_RECORDS_MAX: usize = 1_024;
@@ -223,6 +227,7 @@ impl LedgerMachine {
         transaction: Arc<Verified<Transaction>>,
         ticket: Ticket,
         overlay: &mut Overlay<'_, V>,
+        committed: &CommittedView<'_>,
         building: &mut Building,
     ) -> Result<(), Broken> {
         let id = transaction.id();
@@ -252,12 +257,21 @@ impl LedgerMachine {
                     self.record(deposit, building)?;
                 }
             }
-            Err(rejection) => building.refused.push(Refused {
-                id,
-                ticket,
-                rejection,
-                repeated: overlay.is_committed(&id),
-            }),
+            Err(rejection) => {
+                let repeated = overlay.is_committed(&id);
+                match unread(rejection, committed, &id) {
+                    Some(rejection) => building.refused.push(Refused {
+                        id,
+                        ticket,
+                        rejection,
+                        repeated,
+                    }),
+                    // One that was taken already is forgotten: its status is unknown.
+                    None => building
+                        .answers
+                        .push(Answer::Asset(id, ticket, Outcome::Busy)),
+                }
+            }
         }
         Ok(())
     }
@@ -355,8 +369,8 @@ impl LedgerMachine {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%id, %error, "cannot look up a repeated transaction");
-                    Outcome::Stopped
+                    put_off(&id, &Withheld::Unreadable(error));
+                    Outcome::Busy
                 }
             };
             building.answers.push(Answer::Asset(id, ticket, outcome));
@@ -373,11 +387,12 @@ impl LedgerMachine {
         if !self.expire(building)? {
             return Ok(changes);
         }
+        let allowance = Allowance::new(HISTORY_BYTES_MAX);
         while !candidates.is_empty() {
             let shared = self.shared.clone();
             let in_flight = std::mem::take(&mut self.in_flight);
             let view = InFlightView {
-                committed: shared.store.view(),
+                committed: shared.store.view_within(&allowance),
                 in_flight: &in_flight,
             };
             let mut overlay = Overlay::resume(&view, changes);
@@ -390,9 +405,16 @@ impl LedgerMachine {
                     Candidate::Asset {
                         transaction,
                         ticket,
-                    } => self.decide_asset(transaction, ticket, &mut overlay, building),
+                    } => {
+                        allowance.begin(depends_on_history(&transaction));
+                        let committed = &view.committed;
+                        self.decide_asset(transaction, ticket, &mut overlay, committed, building)
+                    }
                     Candidate::Tracker { command, ticket } => {
-                        self.decide_tracker(&command, ticket, &mut overlay, building)
+                        let decided = self.decide_tracker(&command, ticket, &mut overlay, building);
+                        // A payout that could not be applied has said so.
+                        drop(view.committed.withheld());
+                        decided
                     }
                     Candidate::Configure { settings, done } => {
                         let entry = self.tracker.configure(*settings, building.time);
@@ -425,6 +447,40 @@ fn sign_payout(plan: &PayoutPlan, holder: &SigningKey) -> Result<Transaction, Dr
         draft = draft.output(plan.change(), holder);
     }
     draft.sign(&[holder])
+}
+
+/// What a refusal is worth if the view did not tell everything: `None` when the transaction was not
+/// decided at all and its sender is to try again.
+pub(crate) fn unread(
+    rejection: Rejection,
+    view: &CommittedView<'_>,
+    id: &TransactionId,
+) -> Option<Rejection> {
+    match view.withheld() {
+        None => Some(rejection),
+        // It is refused for certain, because a decision that depends on history is never told this.
+        Some(Withheld::TooMuch) => Some(Rejection::new(
+            RejectionClass::ValidationError,
+            "what its inputs spend is too long to say which rule is broken",
+        )),
+        Some(why) => {
+            put_off(id, &why);
+            None
+        }
+    }
+}
+
+fn put_off(id: &TransactionId, why: &Withheld) {
+    tracing::warn!(%id, %why, "a transaction was not decided: its sender is asked to try again");
+    metrics::counter!("daybook_transactions_put_off_total").increment(1);
+}
+
+/// Whether a decision on it depends on history, and not only the name of its refusal.
+pub(crate) fn depends_on_history(transaction: &Transaction) -> bool {
+    matches!(
+        transaction.operation(),
+        Operation::Compose | Operation::Decompose
+    )
 }
 
 impl Machine for LedgerMachine {

@@ -51,7 +51,7 @@ pub enum Outcome {
         /// The reason.
         rejection: Rejection,
     },
-    /// The pool is full: try again.
+    /// Try again: the pool is full, or what the decision depends on could not be read now.
     Busy,
     /// The node is stopping or could not write. Whether the transaction is durable is unknown; its
     /// status tells after the restart.

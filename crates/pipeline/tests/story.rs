@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use daybook_ledger::{
     BlockTime, Draft, Height, OutputRef, Position, RejectionClass, SigningKey, Transaction,
+    Version,
     block::{Genesis, Validator},
     condition::Details,
     json::Value,
@@ -467,4 +468,117 @@ async fn after_a_power_cut_at_any_step_every_durable_answer_still_holds_and_noth
         ));
         stop(after.running).await;
     }
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_for_a_moment_is_to_be_sent_again_and_never_refused_for_good() {
+    let house = house(|_| {});
+    let (created, moved, again) = (
+        create(1),
+        transfer(&create(1), "first"),
+        transfer(&create(1), "second"),
+    );
+    assert!(matches!(
+        post(&house, &created).await,
+        Outcome::Committed { .. }
+    ));
+    assert!(matches!(
+        post(&house, &moved).await,
+        Outcome::Committed { .. }
+    ));
+
+    house.disk.fail_reads(true);
+    assert_eq!(post(&house, &again).await, Outcome::Busy, "a double spend");
+    assert_eq!(
+        post(&house, &created).await,
+        Outcome::Busy,
+        "a repeated CREATE"
+    );
+    let outcomes = bulk(&house, &[&again, &created], Acknowledge::Durable).await;
+    assert_eq!(outcomes, [Outcome::Busy, Outcome::Busy]);
+    let taken = bulk(&house, &[&again], Acknowledge::Accepted).await;
+    assert_eq!(taken, [Outcome::Accepted { id: again.id() }]);
+    // What needs no history goes on meanwhile, and comes behind what was taken before.
+    let other = create(2);
+    assert!(matches!(
+        post(&house, &other).await,
+        Outcome::Committed { .. }
+    ));
+    house.disk.fail_reads(false);
+
+    assert_eq!(
+        house.node.status(&again.id()).unwrap(),
+        Status::Unknown,
+        "no refusal is on record"
+    );
+    assert_eq!(
+        class(&post(&house, &again).await),
+        Some(RejectionClass::DoubleSpend)
+    );
+    assert_eq!(
+        class(&post(&house, &created).await),
+        Some(RejectionClass::DuplicateTransaction)
+    );
+    assert!(house.node.is_ready() && house.node.failure().is_none());
+    stop(house.running).await;
+}
+
+/// A CREATE by alice whose text is about `bytes` long.
+fn long(number: u64, bytes: usize) -> Transaction {
+    Draft::create(format!("{number}{}", "x".repeat(bytes)).as_str())
+        .version(Version::V3)
+        .output(10, alice().public_key())
+        .sign(&[&alice()])
+        .unwrap()
+}
+
+/// Spends all of them as if they were of the first one's asset, which they are not.
+fn mixed(parents: &[Transaction], draft: Draft) -> Transaction {
+    let spend = |draft: Draft, parent: &Transaction| {
+        draft.spend(parent.output_ref(0), Details::Key(alice().public_key()))
+    };
+    parents
+        .iter()
+        .fold(draft, spend)
+        .output(10 * parents.len() as u64, bob().public_key())
+        .sign(&[&alice()])
+        .unwrap()
+}
+
+#[tokio::test]
+async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_deciding_all_it_needs() {
+    let house = house(|_| {});
+    // Together they are longer than what may be read to name a refusal.
+    let parents: Vec<Transaction> = (0..20).map(|number| long(number, 900 << 10)).collect();
+    for parent in &parents {
+        assert!(matches!(
+            post(&house, parent).await,
+            Outcome::Committed { .. }
+        ));
+    }
+    let transfer = || Draft::transfer(parents[0].asset()).version(Version::V3);
+    let few = mixed(&parents[..5], transfer());
+    let many = mixed(&parents, transfer());
+    for door in [Door::Classic, Door::Bulk] {
+        let submit = |transaction: &Transaction| {
+            house
+                .node
+                .submit(text(transaction), Acknowledge::Durable, door)
+        };
+        assert_eq!(
+            class(&submit(&few).await),
+            Some(RejectionClass::AssetIdMismatch)
+        );
+        assert_eq!(
+            class(&submit(&many).await),
+            Some(RejectionClass::ValidationError)
+        );
+    }
+    let parts = parents.iter().map(Transaction::asset);
+    let composed = mixed(&parents, Draft::compose("all of them", parts));
+    assert!(matches!(
+        post(&house, &composed).await,
+        Outcome::Committed { .. }
+    ));
+    stop(house.running).await;
 }

@@ -43,6 +43,12 @@ impl StoreError {
         }
     }
 
+    /// Whether it may go another time: the operating system refused, and nothing is known to be wrong
+    /// with what is on disk.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, StoreError::Io { .. })
+    }
+
     /// The same finding once more, for a reader that comes after the one who made it.
     pub(crate) fn again(&self) -> StoreError {
         match self {

@@ -35,7 +35,7 @@ pub use error::StoreError;
 pub use explore::{Heading, Name};
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};
-pub use store::{CommittedView, Store};
+pub use store::{Allowance, CommittedView, Store, Withheld};
 pub use tracker::Order;
 pub use writer::Writer;
 

@@ -1,6 +1,7 @@
 //! The reading side.
 
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::BinaryHeap,
     path::PathBuf,
@@ -251,6 +252,16 @@ impl Store {
         CommittedView {
             state: self.shared.state.read(),
             shared: &self.shared,
+            allowance: None,
+            withheld: Cell::new(None),
+        }
+    }
+
+    /// The same, reading history within an allowance.
+    pub fn view_within<'s>(&'s self, allowance: &'s Allowance) -> CommittedView<'s> {
+        CommittedView {
+            allowance: Some(allowance),
+            ..self.view()
         }
     }
 
@@ -588,10 +599,97 @@ impl AssetWalk {
     }
 }
 
+/// How much history decisions may read. The path of nearly all transactions reads none: history is read
+/// to name why one is refused, and by compositions. A parent may be as long as a transaction may be, so
+/// reading many of them would hold up everybody else.
+#[derive(Debug)]
+pub struct Allowance {
+    bytes: u64,
+    left: Cell<u64>,
+    /// Nothing had been read when the present decision began.
+    begun_whole: Cell<bool>,
+    /// The present decision may read whatever it needs.
+    lifted: Cell<bool>,
+}
+
+/// What a read counts at least: finding a short text costs more than reading it.
+const READ_BYTES_MIN: u64 = 4 << 10;
+
+impl Allowance {
+    /// `bytes` of history may be read.
+    pub fn new(bytes: u64) -> Allowance {
+        Allowance {
+            bytes,
+            left: Cell::new(bytes),
+            begun_whole: Cell::new(true),
+            lifted: Cell::new(false),
+        }
+    }
+
+    /// A decision begins. One that depends on history may read what it needs if it is the first to read
+    /// any, so that it is possible however much that is.
+    pub fn begin(&self, depends_on_history: bool) {
+        let whole = self.left.get() == self.bytes;
+        self.begun_whole.set(whole);
+        self.lifted.set(whole && depends_on_history);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left.get() == 0 && !self.lifted.get()
+    }
+
+    fn spend(&self, bytes: usize) {
+        let bytes = READ_BYTES_MIN.max(bytes as u64);
+        self.left.set(self.left.get().saturating_sub(bytes));
+    }
+
+    fn withheld(&self) -> Withheld {
+        if self.begun_whole.get() {
+            Withheld::TooMuch
+        } else {
+            Withheld::Spent
+        }
+    }
+}
+
+/// Why a view could not tell how things are.
+#[derive(Debug, thiserror::Error)]
+pub enum Withheld {
+    /// The store could not be read. Damage is noted: nothing is committed any more. What the operating
+    /// system refused may go another time.
+    #[error(transparent)]
+    Unreadable(StoreError),
+    /// Decisions before this one read as much history as may be: it may go another time.
+    #[error("too much history was asked for at once")]
+    Spent,
+    /// This decision alone asked for more history than may be read.
+    #[error("one decision asked for too much history")]
+    TooMuch,
+}
+
 /// The committed state as the rules read it.
+///
+/// What it cannot read it gives as committed already or as never seen, neither of which any rule lets
+/// pass. Such a decision is no refusal, though: ask [`CommittedView::withheld`] after each.
 pub struct CommittedView<'s> {
     state: RwLockReadGuard<'s, State>,
     shared: &'s Shared,
+    allowance: Option<&'s Allowance>,
+    withheld: Cell<Option<Withheld>>,
+}
+
+impl CommittedView<'_> {
+    /// Why, since the last call, the view said other than what is so; `None` when all it said is true.
+    pub fn withheld(&self) -> Option<Withheld> {
+        self.withheld.take()
+    }
+
+    fn withhold(&self, error: StoreError) {
+        if !error.is_transient() {
+            self.shared.note_fault(error.again());
+        }
+        self.withheld.set(Some(Withheld::Unreadable(error)));
+    }
 }
 
 impl View for CommittedView<'_> {
@@ -599,20 +697,27 @@ impl View for CommittedView<'_> {
         self.state.table.get(output)
     }
 
-    /// True also when the index cannot be read: nothing is then committed any more, because the next
-    /// [`crate::Writer::append`] reports the damage.
     fn is_committed(&self, transaction: &TransactionId) -> bool {
         match self.shared.find(transaction) {
             Ok(found) => found.is_some(),
             Err(error) => {
-                self.shared.note_fault(error);
+                self.withhold(error);
                 true
             }
         }
     }
 
     fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
+        if let Some(allowance) = self.allowance
+            && allowance.is_spent()
+        {
+            self.withheld.set(Some(allowance.withheld()));
+            return None;
+        }
         let found = self.shared.find(id).and_then(|found| {
+            if let Some(allowance) = self.allowance {
+                allowance.spend(found.as_ref().map_or(0, |(_, text)| text.len()));
+            }
             found
                 .map(|(position, text)| self.shared.parse(position, text))
                 .transpose()
@@ -620,7 +725,7 @@ impl View for CommittedView<'_> {
         match found {
             Ok(transaction) => Some(Arc::new(Verified::from_stored(transaction?))),
             Err(error) => {
-                self.shared.note_fault(error);
+                self.withhold(error);
                 None
             }
         }

@@ -5,9 +5,9 @@ mod support;
 
 use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
-use daybook_ledger::Height;
+use daybook_ledger::{Height, View};
 use daybook_store::{
-    CheckOptions, Report, StoreError, check,
+    Allowance, CheckOptions, Report, StoreError, Withheld, check,
     disk::{Disk, simulated::SimulatedDisk},
 };
 use support::*;
@@ -286,4 +286,68 @@ fn damage_that_a_rule_comes_upon_stops_the_writer() {
         Err(StoreError::Damaged { .. })
     ));
     assert_eq!(store.tip().height, Height(BLOCKS as u64));
+}
+
+#[test]
+fn a_view_that_cannot_read_for_a_moment_says_so_and_nothing_is_damaged() {
+    let disk = SimulatedDisk::new();
+    let (store, mut writer, _) = open(&disk, small()).unwrap();
+    let mut maker = Maker::new(12);
+    let made = maker.random_block(3);
+    put(&mut writer, &made).unwrap();
+    let id = made.0.block.assets().next().unwrap().1.id();
+    {
+        let view = store.view();
+        disk.fail_reads(true);
+        assert!(view.transaction(&id).is_none());
+        assert!(
+            matches!(view.withheld(), Some(Withheld::Unreadable(error)) if error.is_transient())
+        );
+        assert!(view.is_committed(&id));
+        assert!(view.withheld().is_some());
+        disk.fail_reads(false);
+        assert!(view.transaction(&id).is_some() && view.is_committed(&id));
+        assert!(view.withheld().is_none());
+    }
+    let next = maker.random_block(3);
+    put(&mut writer, &next).unwrap();
+}
+
+#[test]
+fn a_view_reads_no_more_history_than_it_is_allowed() {
+    let (store, mut writer, _) = open(&SimulatedDisk::new(), small()).unwrap();
+    let mut maker = Maker::new(13);
+    let made = maker.random_block(6);
+    put(&mut writer, &made).unwrap();
+    let ids: Vec<_> = made.0.block.assets().map(|(_, t)| t.id()).collect();
+    // Each read counts 4 KiB at least.
+    let allowance = Allowance::new(10 << 10);
+    let view = store.view_within(&allowance);
+    allowance.begin(false);
+    for id in &ids[..3] {
+        assert!(view.transaction(id).is_some());
+    }
+    assert!(view.transaction(&ids[3]).is_none());
+    assert!(
+        matches!(view.withheld(), Some(Withheld::TooMuch)),
+        "one decision read all of it"
+    );
+    allowance.begin(false);
+    assert!(view.transaction(&ids[3]).is_none());
+    assert!(
+        matches!(view.withheld(), Some(Withheld::Spent)),
+        "others read all of it"
+    );
+    allowance.begin(true);
+    assert!(view.transaction(&ids[3]).is_none());
+    assert!(matches!(view.withheld(), Some(Withheld::Spent)));
+
+    let allowance = Allowance::new(1);
+    let view = store.view_within(&allowance);
+    allowance.begin(true);
+    assert!(
+        ids.iter().all(|id| view.transaction(id).is_some()),
+        "it depends on them"
+    );
+    assert!(view.withheld().is_none());
 }

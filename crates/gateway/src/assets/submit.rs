@@ -41,7 +41,7 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
                 };
                 refused(status, &rejection.message())
             }
-            Outcome::Busy => unavailable("The pool is full: try again"),
+            Outcome::Busy => unavailable("The node is busy: try again"),
             Outcome::Stopped => unavailable("The node is stopping"),
         },
     )

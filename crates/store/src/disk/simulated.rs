@@ -32,6 +32,9 @@ pub enum Fault {
     PowerCut,
     /// This one operation reports an error; a write has then written nothing, a sync synced nothing.
     Error,
+    /// This one operation reports an error; if it is a sync, it also forgets what it had to write, as
+    /// Linux does: everybody can still read it, and no later sync brings it to the disk.
+    ForgetfulSync,
 }
 
 #[derive(Default)]
@@ -45,6 +48,7 @@ struct State {
     operations: u64,
     fault: Option<(u64, Fault)>,
     off: bool,
+    unreadable: bool,
 }
 
 #[derive(Clone, Default)]
@@ -163,6 +167,11 @@ impl SimulatedDisk {
         self.state.lock().off = true;
     }
 
+    /// Lets every read of a file fail from now on, or work again. Maps are not concerned.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state.lock().unreadable = fail;
+    }
+
     /// Whether the power is cut.
     pub fn is_off(&self) -> bool {
         self.state.lock().off
@@ -277,7 +286,7 @@ impl State {
                 self.off = true;
                 self.powered()
             }
-            Some((at, Fault::Error)) if at == now => {
+            Some((at, Fault::Error | Fault::ForgetfulSync)) if at == now => {
                 Err(io::Error::other("simulated input/output error"))
             }
             _ => Ok(()),
@@ -435,6 +444,9 @@ impl File for SimulatedFile {
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.state.lock();
         state.powered()?;
+        if state.unreadable {
+            return Err(io::Error::other("simulated input/output error"));
+        }
         let start = place(offset)?;
         let bytes = start
             .checked_add(into.len())
@@ -463,7 +475,12 @@ impl File for SimulatedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock();
-        state.step()?;
+        let forgets = state.fault == Some((state.operations, Fault::ForgetfulSync));
+        let stepped = state.step();
+        if forgets {
+            state.inodes[self.inode].pending.clear();
+        }
+        stepped?;
         let inode = &mut state.inodes[self.inode];
         for write in std::mem::take(&mut inode.pending) {
             write.apply(&mut inode.durable);

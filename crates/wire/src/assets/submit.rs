@@ -204,10 +204,10 @@ pub fn rejected_line(
     out.push(b'}');
 }
 
-/// Appends the result of a submission that the pool had no room for: it may be sent again.
+/// Appends the result of a submission that the node could not take or decide now: it may be sent again.
 pub fn busy_line(out: &mut Vec<u8>, label: Label<'_>) {
     label.open(out);
-    out.extend_from_slice(b",\"status\":\"busy\",\"message\":\"The pool is full: try again\"}");
+    out.extend_from_slice(b",\"status\":\"busy\",\"message\":\"The node is busy: try again\"}");
 }
 
 /// Appends the result of a submission that a stopping node did not take, or whose fate it does not
