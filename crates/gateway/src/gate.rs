@@ -81,8 +81,8 @@ pub(crate) fn allow_origin(
     origin: Option<HeaderValue>,
     reply: &mut Reply,
 ) {
-    // How the node runs is nobody's business but the operator's.
-    if route.is_some_and(Route::is_operational) {
+    // How the node runs is nobody's business but the operator's; the console is for itself alone.
+    if route.is_some_and(|route| route.is_operational() || route.is_console()) {
         return;
     }
     let headers = reply.headers_mut();

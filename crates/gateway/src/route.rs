@@ -58,6 +58,14 @@ pub enum Route {
     TrackerSocket,
     /// `GET /api/v1/tracker`.
     TrackerInfo,
+    /// `GET /console`, the web console.
+    Console,
+    /// `GET /console/data/…`, what its pages read.
+    ConsoleData,
+    /// `GET /console/live`, the WebSocket behind them.
+    ConsoleLive,
+    /// `GET /console/…`, its files.
+    ConsoleFile,
     /// `GET /healthz`.
     Healthz,
     /// `GET /readyz`.
@@ -68,7 +76,7 @@ pub enum Route {
 
 impl Route {
     /// All routes.
-    pub const ALL: [Route; 27] = [
+    pub const ALL: [Route; 31] = [
         Route::Root,
         Route::Api,
         Route::Transactions,
@@ -93,6 +101,10 @@ impl Route {
         Route::Tracker,
         Route::TrackerSocket,
         Route::TrackerInfo,
+        Route::Console,
+        Route::ConsoleData,
+        Route::ConsoleLive,
+        Route::ConsoleFile,
         Route::Healthz,
         Route::Readyz,
         Route::Metrics,
@@ -125,6 +137,10 @@ impl Route {
             Route::Tracker => "/tracker",
             Route::TrackerSocket => "/ws",
             Route::TrackerInfo => "/api/v1/tracker",
+            Route::Console => "/console",
+            Route::ConsoleData => "/console/data/{question}",
+            Route::ConsoleLive => "/console/live",
+            Route::ConsoleFile => "/console/{file}",
             Route::Healthz => "/healthz",
             Route::Readyz => "/readyz",
             Route::Metrics => "/metrics",
@@ -161,6 +177,14 @@ impl Route {
         matches!(
             self,
             Route::Submit | Route::Tracker | Route::TrackerSocket
+        )
+    }
+
+    /// Whether it belongs to the web console: for that alone, and no part of any protocol.
+    pub const fn is_console(self) -> bool {
+        matches!(
+            self,
+            Route::Console | Route::ConsoleData | Route::ConsoleLive | Route::ConsoleFile
         )
     }
 
@@ -203,6 +227,10 @@ impl Route {
             ["tracker"] => (Route::Tracker, ""),
             ["ws"] => (Route::TrackerSocket, ""),
             ["api", "v1", "tracker"] => (Route::TrackerInfo, ""),
+            ["console"] => (Route::Console, ""),
+            ["console", "live"] => (Route::ConsoleLive, ""),
+            ["console", "data", ..] => (Route::ConsoleData, ""),
+            ["console", ..] => (Route::ConsoleFile, ""),
             ["healthz"] => (Route::Healthz, ""),
             ["readyz"] => (Route::Readyz, ""),
             ["metrics"] => (Route::Metrics, ""),
