@@ -28,6 +28,7 @@ use crate::{
     http::answer,
     meters::Meters,
     rate::Rates,
+    tracker::Tracker,
 };
 
 /// Bytes of a request's head, and of hyper's read buffer: a list of hundreds of asset ids fits.
@@ -93,6 +94,7 @@ pub(crate) struct Gateway {
     pub(crate) node: Node,
     pub(crate) settings: Settings,
     pub(crate) assets: Assets,
+    pub(crate) tracker: Option<Arc<Tracker>>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) rates: Option<Rates>,
     /// Turns at making lists.
@@ -168,6 +170,7 @@ pub async fn serve(
         .collect();
     let gateway = Arc::new(Gateway {
         assets,
+        tracker: settings.tracker.as_ref().map(Tracker::new),
         meters: Arc::new(Meters::new()),
         rates: settings.rate.map(Rates::new),
         lists: Turns::new(settings.lists_per_address_max),
@@ -178,6 +181,9 @@ pub async fn serve(
         node,
         settings,
     });
+    if let Some(tracker) = &gateway.tracker {
+        tracker.start(&gateway);
+    }
     let shutdown_timeout = gateway.settings.shutdown_timeout;
     let places = Arc::new(Semaphore::new(gateway.settings.connections_max));
     for listener in listeners {

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use aws_lc_rs::{constant_time, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::Rate;
+use crate::{Rate, TrackerSettings};
 
 /// How the gateway runs. The defaults suit a node that only its own machine reaches.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// What writers must show as `Authorization: Bearer …`; `None` for no check, as stock clients expect.
     pub write_token: Option<Token>,
+    /// The wallet tracker; `None` where no tracker runs.
+    pub tracker: Option<TrackerSettings>,
     /// Renders `/metrics`; without it that path is unknown.
     pub metrics: Option<PrometheusHandle>,
 }
@@ -92,6 +94,7 @@ impl Default for Settings {
             silence_timeout: Duration::from_secs(180),
             shutdown_timeout: Duration::from_secs(10),
             write_token: None,
+            tracker: None,
             metrics: None,
         }
     }

@@ -1,0 +1,395 @@
+//! From what became of a request to its reply. Runs on the verifiers' threads, where signing is in
+//! place and waiting is not.
+
+use std::{sync::Arc, time::Instant};
+
+use daybook_ledger::{
+    BlockTime, Position,
+    tracker::{
+        Ask, Code, Entry, Fresh, Key, Payload, Proven, Query, Refusal, Request, command, reply,
+    },
+};
+use daybook_pipeline::{TrackerAnswer, TrackerCaller};
+use daybook_wire::tracker::{Envelope, SignedData, Timings, error_reply};
+use tokio::time::timeout;
+
+use super::{
+    LISTING_TURN_TIMEOUT,
+    keys::Signer,
+    limits::Place,
+    listing::{self, ItemSigner},
+    reads::ask,
+    session::{Received, Session},
+};
+
+/// Waits for what became of one request, and answers it exactly once.
+pub(super) struct Caller {
+    pub(super) session: Arc<Session>,
+    command: u64,
+    correlation: String,
+    signer: Signer,
+    bytes: usize,
+    received: Received,
+    /// A repetition shall have the same bytes, so nothing of this time stands in the reply.
+    is_repeatable: bool,
+    /// What [`reply::recorded`] needs of the request, for commands.
+    request: Option<Request>,
+    /// Room for a spend address.
+    place: Option<Place>,
+    /// Nanoseconds since 1970 when the signatures were known to be sound.
+    proven: u64,
+    is_answered: bool,
+}
+
+impl Caller {
+    pub(super) fn new(
+        session: Arc<Session>,
+        command: u64,
+        correlation: String,
+        signer: Signer,
+        bytes: usize,
+        received: Received,
+    ) -> Caller {
+        Caller {
+            session,
+            command,
+            correlation,
+            signer,
+            bytes,
+            received,
+            is_repeatable: false,
+            request: None,
+            place: None,
+            proven: 0,
+            is_answered: false,
+        }
+    }
+
+    /// The caller of a signed request.
+    pub(super) fn of(
+        session: Arc<Session>,
+        request: &Request,
+        bytes: usize,
+        received: Received,
+    ) -> Caller {
+        let signer = Signer::of(request);
+        let correlation = request.correlation.clone();
+        let mut caller = Caller::new(
+            session,
+            request.command,
+            correlation,
+            signer,
+            bytes,
+            received,
+        );
+        let message = request.payload.message();
+        // Every message of version 2 that one key signs has a nonce.
+        caller.is_repeatable = request.idempotent || message.contains("\"nonce\"");
+        caller.request = Some(Request {
+            command: request.command,
+            correlation: String::new(),
+            idempotent: request.idempotent,
+            payload: Payload::Single {
+                // What two keys sign names a channel.
+                message: match &request.payload {
+                    Payload::Single { .. } => String::new(),
+                    Payload::CoSigned { message, .. } => message.clone(),
+                },
+                pk: String::new(),
+                sign: String::new(),
+            },
+        });
+        caller
+    }
+
+    /// Whether the peer's network may ask this now; what to tell it if not.
+    pub(super) fn admit(&mut self, now: Instant) -> Result<(), &'static str> {
+        let (session, tracker) = (&self.session, &self.session.tracker);
+        let peer = session.connection.peer;
+        if let Some(rates) = &session.gateway.rates
+            && rates.take(peer, 1, now).is_err()
+        {
+            return Err("too many requests: slow down");
+        }
+        if !matches!(self.command, command::OPEN_INCOME | command::OPEN_SPEND)
+            || (tracker.limits.exempt_loopback && peer.to_canonical().is_loopback())
+        {
+            return Ok(());
+        }
+        if let Some(opens) = &tracker.opens
+            && opens.take(peer, 1, now).is_err()
+        {
+            return Err("too many addresses opened from this network: slow down");
+        }
+        if self.command == command::OPEN_SPEND {
+            let now = session.now();
+            let store = session.store();
+            let is_open = |address: &str| tracker.is_open(store, address, now);
+            let place = tracker.spends.place(peer, now, is_open);
+            self.place = Some(place.ok_or("too many spend addresses of this network are open")?);
+        }
+        Ok(())
+    }
+
+    /// Refuses the request.
+    pub(super) fn refuse(mut self, code: Code, why: &str) {
+        self.error(&Refusal::new(code, why));
+    }
+
+    /// Answers command 65536, which nobody signs: its reply is signed at most once a second, whoever
+    /// asks.
+    pub(super) fn capabilities(mut self) {
+        let tracker = self.session.tracker.clone();
+        if let Some(data) = tracker.fresh_capabilities(self.session.now()) {
+            return self.reply(&data);
+        }
+        tracker.runtime.clone().spawn_blocking(move || {
+            match tracker.capabilities(self.session.store(), self.session.now()) {
+                Ok(data) => self.reply(&data),
+                Err(refusal) => self.error(&refusal),
+            }
+        });
+    }
+
+    fn query(mut self, query: Query) {
+        let session = self.session.clone();
+        let (tracker, store) = (&session.tracker, session.store());
+        let now = session.now();
+        let pem = tracker.keys.pem(self.signer);
+        if let Err(refusal) = self.admit_fresh(&query.signer, query.fresh.as_ref(), now) {
+            return self.error(&refusal);
+        }
+        let message = match query.ask {
+            Ask::Address(address) => ask(store, |book, history| {
+                book.address_state(&address, now, history)
+            })
+            .map(|state| reply::address_state(&state, pem)),
+            Ask::Channel(id) => {
+                let state = ask(store, |book, history| book.channel_state(&id, now, history));
+                Ok(reply::channel_state(&id, state, pem))
+            }
+            Ask::Common(address) => ask(store, |book, history| {
+                book.common_state(&address, now, history)
+            })
+            .map(|state| reply::common_state(&address, &state, pem)),
+            Ask::Touch { cursor } => tracker
+                .cursors
+                .touch(&cursor, &query.signer.hash(), now)
+                .map(|_| reply::done(pem)),
+            Ask::First(wanted) => {
+                return self.list(move |caller| {
+                    let (session, owner) = (&caller.session, query.signer.hash());
+                    let (tracker, store) = (&session.tracker, session.store());
+                    let is_abandoned = || session.is_gone();
+                    let public = tracker.public_log;
+                    let frozen = listing::freeze(store, &wanted, owner, public, &is_abandoned)?;
+                    let kept = tracker.cursors.keep(owner, frozen.clone(), session.now())?;
+                    let signing = caller.items()?;
+                    let page = wanted.page.max(1);
+                    let cursor = Some(&*kept);
+                    listing::page(store, &signing, &frozen, page, cursor, &is_abandoned)
+                });
+            }
+            Ask::Next { cursor, page } => {
+                return self.list(move |caller| {
+                    let (session, owner) = (&caller.session, query.signer.hash());
+                    let is_abandoned = || session.is_gone();
+                    let frozen = session
+                        .tracker
+                        .cursors
+                        .touch(&cursor, &owner, session.now())?;
+                    let signing = caller.items()?;
+                    listing::page(
+                        session.store(),
+                        &signing,
+                        &frozen,
+                        page,
+                        None,
+                        &is_abandoned,
+                    )
+                });
+            }
+            Ask::Subscribe { topics, from } => {
+                let owner = query.signer.hash();
+                return session.tracker.pushes.subscribe(self, owner, topics, from);
+            }
+            Ask::Unsubscribe { subscription } => tracker
+                .pushes
+                .unsubscribe(&session, &subscription)
+                .map(|()| reply::done(pem)),
+        };
+        self.finish(message);
+    }
+
+    /// Version 2 messages count once, reads as well.
+    fn admit_fresh(
+        &self,
+        signer: &Key,
+        fresh: Option<&Fresh>,
+        now: BlockTime,
+    ) -> Result<(), Refusal> {
+        let Some(fresh) = fresh else { return Ok(()) };
+        let hash = signer.hash();
+        let store = self.session.store();
+        store.tracker(|book| book.admit(&hash, fresh, now))?;
+        self.session.tracker.nonces.lock().admit(&hash, fresh, now)
+    }
+
+    fn items(&self) -> Result<ItemSigner<'_>, Refusal> {
+        let tracker = &self.session.tracker;
+        let settings = tracker.settings(self.session.store())?;
+        Ok(ItemSigner::new(
+            &tracker.keys,
+            self.signer,
+            settings,
+            &tracker.signatures,
+        ))
+    }
+
+    /// Answers with what `make` reads from the disk, on a thread that may wait: one at a time of each
+    /// connection, when its turn comes, and not before the client has read what it asked for earlier.
+    fn list(self, make: impl FnOnce(&Caller) -> Result<String, Refusal> + Send + 'static) {
+        let session = self.session.clone();
+        session.tracker.runtime.clone().spawn(async move {
+            let Ok(_own) = session.listing.acquire().await else {
+                return;
+            };
+            if !session.has_read().await {
+                return;
+            }
+            let turns = session.tracker.turns.clone();
+            let Ok(Ok(turn)) = timeout(LISTING_TURN_TIMEOUT, turns.acquire_owned()).await else {
+                return self.refuse(Code::RateLimited, "too many listings: try again");
+            };
+            // A panic there drops the caller, which answers that the outcome is unknown.
+            let _ = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let page = make(&self);
+                self.finish(page);
+            })
+            .await;
+        });
+    }
+
+    fn recorded(mut self, entry: &Entry, position: Option<Position>) {
+        if let (Some(place), Some(_)) = (self.place.take(), position) {
+            let opened = entry
+                .records()
+                .iter()
+                .find_map(|record| match &record.fact {
+                    daybook_ledger::tracker::Fact::OpenAddress(opening) => {
+                        Some((record.to.clone(), opening.timelock))
+                    }
+                    _ => None,
+                });
+            if let Some((address, lock)) = opened {
+                place.take(address, lock);
+            }
+        }
+        let message = match &self.request {
+            Some(request) => {
+                let pem = self.session.tracker.keys.pem(self.signer);
+                reply::recorded(request, entry, pem)
+            }
+            None => Err(Refusal::internal("an answer without a request")),
+        };
+        self.finish(message);
+    }
+
+    /// Signs and replies, or tells the error.
+    pub(super) fn finish(mut self, message: Result<String, Refusal>) {
+        match message {
+            Ok(message) => {
+                let data = self.session.tracker.keys.signed(self.signer, &message);
+                self.reply(&data);
+            }
+            Err(refusal) => self.error(&refusal),
+        }
+    }
+
+    /// Replies.
+    pub(super) fn reply(&mut self, data: &SignedData) {
+        let envelope = Envelope {
+            command: self.command,
+            correlation: &self.correlation,
+        };
+        let timings = self.timings().filter(|_| !self.is_repeatable);
+        let mut out = Vec::new();
+        daybook_wire::tracker::reply(&mut out, envelope, data, timings);
+        self.session.reply(&out);
+        self.is_answered = true;
+        let took = self.received.at.elapsed();
+        self.session.tracker.meters.answered(self.command, took);
+    }
+
+    fn error(&mut self, refusal: &Refusal) {
+        let mut out = Vec::new();
+        error_reply(
+            &mut out,
+            Some(self.command),
+            Some(&self.correlation),
+            "",
+            refusal.code.as_str(),
+            &refusal.detail,
+            self.timings(),
+        );
+        self.session.reply(&out);
+        self.is_answered = true;
+        self.session.tracker.meters.refused(refusal.code);
+    }
+
+    fn timings(&self) -> Option<Timings> {
+        Some(Timings {
+            received: self.received.nanoseconds,
+            proven: self.proven,
+            handled: self.received.elapsed(),
+        })
+    }
+
+    /// Whom events for this client are signed as.
+    pub(super) fn signer(&self) -> Signer {
+        self.signer
+    }
+}
+
+impl TrackerCaller for Caller {
+    fn answer(self: Box<Self>, answer: TrackerAnswer) {
+        let mut caller = *self;
+        match answer {
+            TrackerAnswer::Refused(refusal) => caller.error(&refusal),
+            TrackerAnswer::Recorded { entry, position } => {
+                caller.proven = caller.received.elapsed();
+                caller.recorded(&entry, position);
+            }
+            TrackerAnswer::Query(Proven::Handshake(handshake)) => {
+                caller.proven = caller.received.elapsed();
+                let (now, fresh) = (caller.session.now(), handshake.fresh.as_ref());
+                match caller.admit_fresh(&handshake.signer, fresh, now) {
+                    Ok(()) => {
+                        let tracker = caller.session.tracker.clone();
+                        caller.reply(tracker.keys.handshake(caller.signer));
+                    }
+                    Err(refusal) => caller.error(&refusal),
+                }
+            }
+            TrackerAnswer::Query(Proven::Query(query)) => {
+                caller.proven = caller.received.elapsed();
+                caller.query(query);
+            }
+            TrackerAnswer::Query(Proven::Command(_)) => {
+                caller.error(&Refusal::internal("a command was taken for a question"));
+            }
+        }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.error(&Refusal::internal(
+                "the node is stopping: the outcome is unknown",
+            ));
+        }
+        self.session.settle(self.bytes);
+    }
+}
