@@ -14,7 +14,9 @@ mod canonical;
 mod command;
 pub mod container;
 mod did;
+mod endorser;
 mod entry;
+mod export;
 mod instant;
 mod limits;
 mod member;
@@ -32,7 +34,12 @@ pub use command::{
 };
 pub use container::Documents;
 pub use did::{Did, NotADid};
+pub use endorser::{Answer, Endorser, EndorserRules, Verdict};
 pub use entry::{Effect, Entry, IndexKey, request_key};
+pub use export::{
+    EXPORT_FORMAT, ExportCheck, FINDINGS_MAX, Finding, Incomplete, Keys, Report, export,
+    verify_export,
+};
 pub use instant::{Day, time_text};
 pub use limits::*;
 pub use member::{Card, Member, Profile};

@@ -24,6 +24,8 @@ use super::{
 use crate::{BlockTime, Height, PublicKey, TransactionId};
 use plan::{Changes, Plan};
 
+pub(super) use plan::growth;
+pub(super) use read::numbered;
 pub use read::{Asked, Outcome, Progress, ProposalStatus};
 
 /// Entries of blocks that are on disk, found by their keys: memory holds only what is open.

@@ -668,7 +668,7 @@ pub(super) fn slots_of(action: &Action) -> impl Iterator<Item = &str> {
 }
 
 /// What a proposal that is opened at `at` makes of its ledgers, which are `before` now.
-pub(super) fn growth(
+pub(in crate::consortium) fn growth(
     propose: &Propose,
     at: BlockTime,
     before: impl Fn(&str) -> Frontier,
