@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use daybook_ledger::tracker::{Contract, KeyHash, Price, Settled};
+use daybook_ledger::tracker::{Agreement, Contract, Settled};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, HalfSigned, trust::read_bounded};
@@ -35,11 +35,8 @@ pub struct ChannelFile {
     version: u32,
     /// Whose file it is.
     pub role: Role,
-    /// The tracker's keys, by their hashes in hexadecimal.
-    trackers: Vec<String>,
-    /// Messages are of version 2.
-    pub(super) version2: bool,
-    terms: Terms,
+    /// Bytes that the payee sends without a receipt at most.
+    pub(super) segment_bytes: u64,
     /// The contract with the payer's signature.
     pub(super) open: HalfSigned,
     /// The payee's signature under the contract, once it is known.
@@ -57,19 +54,11 @@ pub struct ChannelFile {
     /// What the program that uses the channel wants to remember beside it.
     #[serde(default)]
     pub note: serde_json::Value,
+    /// What the contract's text says; there once the file was read.
+    #[serde(skip)]
+    agreement: Option<Agreement>,
     #[serde(skip)]
     path: PathBuf,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Terms {
-    channel_id: String,
-    from_address: String,
-    to_address: String,
-    price_tokens: u64,
-    price_quantum_power: u8,
-    planned_quantum_count: u64,
 }
 
 /// A receipt with the payer's signature.
@@ -107,24 +96,14 @@ impl ChannelFile {
     pub(super) fn new(
         path: &Path,
         role: Role,
-        trackers: &[KeyHash],
-        version2: bool,
-        contract: &Contract,
+        segment_bytes: u64,
+        agreement: Agreement,
         open: HalfSigned,
     ) -> ChannelFile {
         ChannelFile {
             version: VERSION,
             role,
-            trackers: trackers.iter().map(KeyHash::to_string).collect(),
-            version2,
-            terms: Terms {
-                channel_id: contract.channel.to_string(),
-                from_address: contract.from.to_string(),
-                to_address: contract.to.to_string(),
-                price_tokens: contract.price.amount,
-                price_quantum_power: contract.price.power,
-                planned_quantum_count: contract.planned,
-            },
+            segment_bytes,
             open,
             to_sign: None,
             timelock: None,
@@ -133,6 +112,7 @@ impl ChannelFile {
             parked: None,
             settled: false,
             note: serde_json::Value::Null,
+            agreement: Some(agreement),
             path: path.to_owned(),
         }
     }
@@ -149,13 +129,12 @@ impl ChannelFile {
         let text = read_bounded(path, FILE_BYTES_MAX).map_err(wrong)?;
         let mut file: ChannelFile =
             serde_json::from_str(&text).map_err(|error| wrong(error.into()))?;
-        let known = file.version == VERSION
-            && !file.trackers.is_empty()
-            && file.trackers.iter().all(|text| key_hash(text).is_some());
-        if !known {
-            let what = "a channel file of another version";
-            return Err(wrong(io::Error::new(io::ErrorKind::InvalidData, what)));
+        let bad = |what: String| wrong(io::Error::new(io::ErrorKind::InvalidData, what));
+        if file.version != VERSION {
+            return Err(bad("a channel file of another version".to_owned()));
         }
+        let agreement = Agreement::read(&file.open.message);
+        file.agreement = Some(agreement.map_err(|refusal| bad(refusal.to_string()))?);
         file.path = path.to_owned();
         Ok(file)
     }
@@ -177,18 +156,16 @@ impl ChannelFile {
         &self.path
     }
 
-    /// The terms that both agreed on.
-    pub fn contract(&self) -> Contract {
-        Contract {
-            channel: self.terms.channel_id.as_str().into(),
-            from: self.terms.from_address.as_str().into(),
-            to: self.terms.to_address.as_str().into(),
-            price: Price {
-                amount: self.terms.price_tokens,
-                power: self.terms.price_quantum_power,
-            },
-            planned: self.terms.planned_quantum_count,
-        }
+    /// What both agreed on.
+    pub fn agreement(&self) -> &Agreement {
+        self.agreement
+            .as_ref()
+            .expect("every file was read or made with it")
+    }
+
+    /// The terms.
+    pub fn contract(&self) -> &Contract {
+        &self.agreement().contract
     }
 
     /// What the newest receipt pays; nothing before the first.
@@ -239,26 +216,6 @@ impl ChannelFile {
     pub fn parked(&self) -> Option<u64> {
         self.parked
     }
-
-    /// The hashes of the tracker's keys.
-    pub(super) fn tracker_ids(&self) -> Vec<KeyHash> {
-        self.trackers
-            .iter()
-            .filter_map(|text| key_hash(text))
-            .collect()
-    }
-}
-
-fn key_hash(text: &str) -> Option<KeyHash> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(KeyHash(hash))
 }
 
 /// Writes a file in place of the one that may be there, readable by its owner only: after a crash it is

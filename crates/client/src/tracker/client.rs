@@ -8,10 +8,13 @@ use std::{
 
 use daybook_ledger::{
     PublicKey,
-    tracker::{Address, AddressKind, KeyHash, command},
+    tracker::{
+        Address, AddressKind, KeyHash, command,
+        draft::{self, Version2},
+    },
 };
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     AddressState, Capabilities, ChannelState, Closed, CoSigned, CommonState, Error, KnownTrackers,
@@ -236,20 +239,12 @@ impl Meeting<'_> {
                 .map(|(_, pem)| pem.clone())
                 .collect(),
         };
-        let text = match (version, listed.first()) {
-            (Version::V2, Some(pem)) => {
-                let id = TrackerKeys::new([pem.clone()])?.ids()[0];
-                message::single_v2(
-                    command::HANDSHAKE,
-                    &correlation,
-                    &id,
-                    time_ms,
-                    self.key,
-                    Map::new(),
-                )
-            }
-            _ => message::single_v1(self.key, None),
+        let named = match (version, listed.first()) {
+            (Version::V2, Some(pem)) => Some(TrackerKeys::new([pem.clone()])?.ids()[0]),
+            _ => None,
         };
+        let unique = named.map(|tracker| message::version2(&correlation, tracker, time_ms));
+        let text = draft::bare(command::HANDSHAKE, self.key.pem(), unique.as_ref());
         let payload = json!({
             "sign": self.key.sign(&text),
             "message": text,
@@ -330,7 +325,11 @@ impl Tracker {
     /// # Errors
     /// `Refused`, `Connection`, `Unknown`.
     pub async fn open_income(&self) -> Result<AddressState, Error> {
-        let state: WireAddress = self.act_alone(command::OPEN_INCOME, None).await?;
+        let state: WireAddress = self
+            .act_alone(command::OPEN_INCOME, |pk, version| {
+                draft::bare(command::OPEN_INCOME, pk, version)
+            })
+            .await?;
         Ok(state.into())
     }
 
@@ -339,7 +338,11 @@ impl Tracker {
     /// # Errors
     /// `Refused`, `Connection`, `Unknown`.
     pub async fn open_spend(&self) -> Result<AddressState, Error> {
-        let state: WireAddress = self.act_alone(command::OPEN_SPEND, None).await?;
+        let state: WireAddress = self
+            .act_alone(command::OPEN_SPEND, |pk, version| {
+                draft::bare(command::OPEN_SPEND, pk, version)
+            })
+            .await?;
         Ok(state.into())
     }
 
@@ -386,7 +389,10 @@ impl Tracker {
                 return Err(Error::Usage("a common address is never closed".to_owned()));
             }
         };
-        self.act_alone(code, Some(address_members(address))).await
+        self.act_alone(code, |pk, version| {
+            draft::about_address(code, address, pk, version)
+        })
+        .await
     }
 
     /// Pays `amount` tokens of a common address to an Ed25519 key, by an ordinary TRANSFER of the token
@@ -401,10 +407,14 @@ impl Tracker {
         pay_to: &PublicKey,
         amount: u64,
     ) -> Result<Value, Error> {
-        let mut members = address_members(address);
-        members.insert("payTo".to_owned(), pay_to.to_string().into());
-        members.insert("amount".to_owned(), amount.to_string().into());
-        self.act_alone(command::PAY_OUT, Some(members)).await
+        if self.version() == Version::V1 {
+            return Err(Error::Usage("this tracker knows no payouts".to_owned()));
+        }
+        self.act_alone(command::PAY_OUT, |pk, version| {
+            let text = version.map(|version| draft::pay_out(address, pay_to, amount, pk, version));
+            text.expect("a connection of version 2 makes messages of version 2")
+        })
+        .await
     }
 
     /// The state of a spend or income address (commands 256 and 128).
@@ -421,7 +431,11 @@ impl Tracker {
                 ));
             }
         };
-        let state: WireAddress = self.question(code, address_members(address)).await?;
+        let state: WireAddress = self
+            .question(code, |pk, version| {
+                draft::about_address(code, address, pk, version)
+            })
+            .await?;
         if state.address != address.as_str() {
             return Err(Error::Protocol("the state of another address".to_owned()));
         }
@@ -433,9 +447,11 @@ impl Tracker {
     /// # Errors
     /// `Refused`, `Connection`, `Protocol`.
     pub async fn channel_state(&self, channel: &str) -> Result<ChannelState, Error> {
-        let mut members = Map::new();
-        members.insert("channelId".to_owned(), channel.into());
-        let state: WireChannel = self.question(command::TRANSFER_STATE, members).await?;
+        let state: WireChannel = self
+            .question(command::TRANSFER_STATE, |pk, version| {
+                draft::channel_state(channel, pk, version)
+            })
+            .await?;
         match state.state {
             1 => Ok(ChannelState::Unknown),
             2 => Ok(ChannelState::Open),
@@ -449,8 +465,11 @@ impl Tracker {
     /// # Errors
     /// `Refused`, `Connection`.
     pub async fn common_state(&self, address: &Address) -> Result<CommonState, Error> {
+        let code = command::COMMON_STATE;
         let answer: WireCommon = self
-            .question(command::COMMON_STATE, address_members(address))
+            .question(code, |pk, version| {
+                draft::about_address(code, address, pk, version)
+            })
             .await?;
         Ok(answer.state)
     }
@@ -460,12 +479,12 @@ impl Tracker {
     pub(super) async fn question<T: DeserializeOwned>(
         &self,
         code: u64,
-        members: Map<String, Value>,
+        text: impl Fn(&str, Option<&Version2<'_>>) -> String,
     ) -> Result<T, Error> {
         let begun = Instant::now();
         let mut back_off = BackOff::default();
         loop {
-            let (correlation, frame) = self.single(code, Some(members.clone()));
+            let (correlation, frame) = self.single(code, &text);
             let left = self.shared.timeout.saturating_sub(begun.elapsed());
             let asked = self.shared.link.ask(correlation, frame, Again::Anew);
             let reason = match tokio::time::timeout(left, asked).await {
@@ -489,9 +508,9 @@ impl Tracker {
     async fn act_alone<T: DeserializeOwned>(
         &self,
         code: u64,
-        members: Option<Map<String, Value>>,
+        text: impl Fn(&str, Option<&Version2<'_>>) -> String,
     ) -> Result<T, Error> {
-        let (correlation, frame) = self.single(code, members);
+        let (correlation, frame) = self.single(code, text);
         // A tracker that does not know such tokens might do it twice.
         let again = match self.shared.capabilities {
             Some(_) => Again::SameBytes,
@@ -528,25 +547,17 @@ impl Tracker {
         }
     }
 
-    /// Token and frame of a request with one signature.
+    /// Token and frame of a request with one signature, over what `text` makes of this peer's key.
     pub(super) fn single(
         &self,
         code: u64,
-        members: Option<Map<String, Value>>,
+        text: impl Fn(&str, Option<&Version2<'_>>) -> String,
     ) -> (String, String) {
         let key = &self.shared.key;
         let correlation = message::correlation();
-        let text = match self.name() {
-            Some(tracker) => message::single_v2(
-                code,
-                &correlation,
-                tracker,
-                self.now_ms(),
-                key,
-                members.unwrap_or_default(),
-            ),
-            None => message::single_v1(key, members),
-        };
+        let tracker = self.name().copied();
+        let unique = tracker.map(|id| message::version2(&correlation, id, self.now_ms()));
+        let text = text(key.pem(), unique.as_ref());
         let frame = json!({
             "cmd": code,
             "corrToken": correlation,
@@ -571,12 +582,6 @@ impl Tracker {
         }
         read(&signed.message)
     }
-}
-
-fn address_members(address: &Address) -> Map<String, Value> {
-    let mut members = Map::new();
-    members.insert("address".to_owned(), address.as_str().into());
-    members
 }
 
 fn read<T: DeserializeOwned>(message: &str) -> Result<T, Error> {

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use daybook_ledger::tracker::Stop;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,9 +28,12 @@ pub enum Error {
     /// An answer that this protocol does not know.
     #[error("unexpected answer: {0}")]
     Protocol(String),
-    /// A receipt, or an offer to be paid, that must not be taken.
+    /// The channel goes no further; the last good receipt stays good.
     #[error(transparent)]
-    BadReceipt(#[from] super::BadReceipt),
+    Stop(#[from] Stop),
+    /// A contract that this payee does not take.
+    #[error("this contract cannot be taken: {0}")]
+    BadContract(String),
     /// What has to be on disk before the next step could not be read or written.
     #[error("{path}: {error}")]
     File {

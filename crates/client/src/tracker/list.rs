@@ -1,7 +1,6 @@
 //! The transaction log, page by page (wallet tracker, sections 8.13 to 8.15).
 
-use daybook_ledger::tracker::command;
-use serde_json::{Map, Value, json};
+use daybook_ledger::tracker::{self as rules, PAGE_SIZE, command, draft};
 
 use super::{Error, Item, Meta, Page, Tracker};
 
@@ -42,31 +41,17 @@ pub struct Pages<'t> {
 }
 
 impl Listing {
-    fn members(&self, page: u64) -> Map<String, Value> {
-        let mut fields = Map::new();
-        let mut field = |name: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                fields.insert(name.to_owned(), json!({ "value": value }));
-            }
-        };
-        field("tx_type", self.tx_type.map(Value::from));
-        field("channel_id", self.channel.clone().map(Value::from));
-        field("from", self.from.clone().map(Value::from));
-        field("to", self.to.clone().map(Value::from));
-        let mut members = Map::new();
-        members.insert(
-            "limits".to_owned(),
-            json!({ "pageSize": self.page_size.unwrap_or_default(), "page": page }),
-        );
-        let order = match self.order {
-            Order::OldestFirst => 1,
-            Order::NewestFirst => 2,
-        };
-        members.insert("order".to_owned(), order.into());
-        if !fields.is_empty() {
-            members.insert("fields".to_owned(), fields.into());
+    fn page(&self, page: u64) -> rules::Listing {
+        rules::Listing {
+            page,
+            page_size: self.page_size.unwrap_or(PAGE_SIZE),
+            ascending: self.order == Order::OldestFirst,
+            tx_type: self.tx_type,
+            channel: self.channel.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            status: None,
         }
-        members
     }
 }
 
@@ -76,8 +61,11 @@ impl Tracker {
     /// # Errors
     /// `Refused`, `Connection`, `Protocol`, and `Impostor` for a record that the tracker did not sign.
     pub async fn first_transactions(&self, listing: &Listing, page: u64) -> Result<Page, Error> {
-        let members = listing.members(page);
-        self.checked(self.question(command::FIRST_TRANSACTIONS, members).await?)
+        let listing = listing.page(page);
+        let asked = self.question(command::FIRST_TRANSACTIONS, |pk, version| {
+            draft::first_transactions(&listing, pk, version)
+        });
+        self.checked(asked.await?)
     }
 
     /// Another page of a frozen list (command 2048), from 1.
@@ -85,10 +73,10 @@ impl Tracker {
     /// # Errors
     /// As [`Tracker::first_transactions`]; `Refused` with `cursor_unknown` once the list is forgotten.
     pub async fn next_transactions(&self, cursor: &str, page: u64) -> Result<Page, Error> {
-        let mut members = Map::new();
-        members.insert("cursorId".to_owned(), cursor.into());
-        members.insert("page".to_owned(), page.into());
-        self.checked(self.question(command::NEXT_TRANSACTIONS, members).await?)
+        let asked = self.question(command::NEXT_TRANSACTIONS, |pk, version| {
+            draft::next_transactions(cursor, page, pk, version)
+        });
+        self.checked(asked.await?)
     }
 
     /// Keeps a frozen list alive for another five minutes (command 4096).
@@ -96,10 +84,10 @@ impl Tracker {
     /// # Errors
     /// As [`Tracker::next_transactions`].
     pub async fn keep_cursor(&self, cursor: &str) -> Result<(), Error> {
-        let mut members = Map::new();
-        members.insert("cursorId".to_owned(), cursor.into());
-        self.question::<serde::de::IgnoredAny>(command::UPDATE_CURSOR, members)
-            .await?;
+        self.question::<serde::de::IgnoredAny>(command::UPDATE_CURSOR, |pk, version| {
+            draft::update_cursor(cursor, pk, version)
+        })
+        .await?;
         Ok(())
     }
 

@@ -1,14 +1,11 @@
-//! The texts that peers sign (wallet tracker, sections 3.4, 8 and 17.2).
+//! Signed containers (wallet tracker, section 3.4), and what makes a message unique (section 17.2).
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use daybook_ledger::tracker::{Contract, KeyHash, Settled};
+use daybook_ledger::tracker::{TrackerId, draft::Version2};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::PeerKey;
 
-/// Bytes of a nonce (section 17.2).
-const NONCE_BYTES: usize = 16;
 /// Bytes of a token that matches replies to requests.
 const CORRELATION_BYTES: usize = 16;
 
@@ -78,78 +75,14 @@ pub(super) fn correlation() -> String {
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// How version 2 messages name a tracker.
-pub(super) fn tracker_name(tracker: &KeyHash) -> String {
-    URL_SAFE_NO_PAD.encode(tracker.0)
-}
-
-/// The text of a single-signed command of version 2.
-pub(super) fn single_v2(
-    command: u64,
-    correlation: &str,
-    tracker: &KeyHash,
-    time_ms: u64,
-    key: &PeerKey,
-    members: Map<String, Value>,
-) -> String {
-    let mut nonce = [0; NONCE_BYTES];
+/// What makes a version 2 message unique.
+pub(super) fn version2(correlation: &str, tracker: TrackerId, time_ms: u64) -> Version2<'_> {
+    let mut nonce = [0; 16];
     aws_lc_rs::rand::fill(&mut nonce).expect("the operating system gives random bytes");
-    let mut message = json!({
-        "v": 2,
-        "cmd": command,
-        "corrToken": correlation,
-        "tracker": tracker_name(tracker),
-        "ts": time_ms,
-        "nonce": URL_SAFE_NO_PAD.encode(nonce),
-        "pk": key.pem(),
-    });
-    let object = message.as_object_mut().expect("an object was made");
-    object.extend(members);
-    message.to_string()
-}
-
-/// The text of a single-signed command of version 1; the bare key where no members are wanted.
-pub(super) fn single_v1(key: &PeerKey, members: Option<Map<String, Value>>) -> String {
-    match members {
-        None => key.pem().to_owned(),
-        Some(mut members) => {
-            members.insert("pk".to_owned(), key.pem().into());
-            Value::Object(members).to_string()
-        }
+    Version2 {
+        correlation,
+        tracker,
+        time_ms,
+        nonce,
     }
-}
-
-/// The text of a contract, or with `settled` that of a receipt. With `tracker` it is of version 2 and
-/// good for that tracker only.
-pub(super) fn contract(
-    contract: &Contract,
-    from_pk: &str,
-    to_pk: &str,
-    tracker: Option<&KeyHash>,
-    settled: Option<&Settled>,
-) -> String {
-    use daybook_ledger::tracker::command;
-    let mut message = json!({
-        "fromPK": from_pk,
-        "toPK": to_pk,
-        "channelId": &*contract.channel,
-        "fromAddress": &*contract.from,
-        "toAddress": &*contract.to,
-        "priceTokens": contract.price.amount.to_string(),
-        "priceQuantumPower": contract.price.power,
-        "plannedQuantumCount": contract.planned,
-    });
-    let mut code = command::OPEN_TRANSFER;
-    if let Some(settled) = settled {
-        code = command::CLOSE_TRANSFER;
-        message["tokens"] = settled.tokens.to_string().into();
-        message["quantumCount"] = settled.count.into();
-        message["volume"] = settled.volume.into();
-    }
-    if let Some(tracker) = tracker {
-        message["v"] = 2.into();
-        message["cmd"] = code.into();
-        message["tracker"] = tracker_name(tracker).into();
-    }
-    message.to_string()
 }

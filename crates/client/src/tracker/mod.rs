@@ -37,12 +37,14 @@ pub use answer::{
 };
 pub use channel_file::{ChannelFile, Role};
 pub use client::{Builder, Tracker, Version};
-pub use daybook_ledger::tracker::{Address, AddressKind, Contract, Price, Settled, Suite};
+pub use daybook_ledger::tracker::{
+    Address, AddressKind, Agreement, Contract, Price, Settled, Stop, Suite,
+};
 pub use error::Error;
 pub use key::{NotASigningKey, PeerKey};
 pub use list::{Listing, Order, Pages};
 pub use message::{CoSigned, HalfSigned};
-pub use payee::{BadReceipt, Payee};
+pub use payee::Payee;
 pub use payer::Payer;
 pub use push::{PushEvent, Subscription, Topic};
 pub use trust::{KnownTrackers, TrackerKeys};

@@ -1,101 +1,55 @@
-//! The paid side of a transfer channel (wallet tracker, section 11).
+//! The paid side of a transfer channel (wallet tracker, section 11): the rules are the ledger's, the
+//! file and the signatures are here.
 
 use std::path::Path;
 
-use daybook_ledger::tracker::{
-    Act, Contract, KeyHash, Payload, Proven, Prover, Request, Settled, Suites, command,
+use daybook_ledger::tracker::{self as rules, Agreement, Key, KeyHash, Settled, Suites};
+
+use super::{
+    ChannelFile, CoSigned, Error, HalfSigned, PeerKey, Role, channel_file::Receipt,
+    payer::must_be_new,
 };
 
-use super::{ChannelFile, CoSigned, Error, HalfSigned, PeerKey, Role, channel_file::Receipt};
-
 /// A payee. Whatever it gets is checked as the tracker will check it, and on disk before it gives more.
+#[derive(Debug)]
 pub struct Payee {
     file: ChannelFile,
-    prover: Prover,
-}
-
-/// Why a contract or a receipt is not taken (section 11, rule 3).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BadReceipt {
-    /// The tracker would refuse it.
-    #[error("the tracker would refuse it: {0}")]
-    Unsound(String),
-    /// Another contract or other keys than agreed.
-    #[error("it is about another contract")]
-    OtherContract,
-    /// It pays less than the one before.
-    #[error("it takes back what the receipt before it paid")]
-    Less,
-    /// It is about other bytes than were sent.
-    #[error("it is about {said} bytes where {sent} were sent")]
-    Volume {
-        /// Bytes in the receipt.
-        said: u64,
-        /// Bytes that were sent.
-        sent: u64,
-    },
-    /// A receipt for the bytes that were sent last is still missing.
-    #[error("the receipt for the last segment is missing")]
-    Outstanding,
-    /// The contract has no room for the segment.
-    #[error("the contract has no room for more")]
-    Exhausted,
-    /// The channel is closed.
-    #[error("the channel is closed")]
-    Closed,
-}
-
-impl std::fmt::Debug for Payee {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Payee").field("file", &self.file).finish()
-    }
-}
-
-/// Proves what the payer signed as the tracker will: with the payee's signature under it.
-fn prove(prover: &mut Prover, code: u64, signed: &CoSigned) -> Result<Act, BadReceipt> {
-    let request = Request {
-        command: code,
-        correlation: String::new(),
-        idempotent: false,
-        payload: Payload::CoSigned {
-            message: signed.message.clone(),
-            from_pk: signed.from_pk.clone(),
-            from_sign: signed.from_sign.clone(),
-            to_pk: signed.to_pk.clone(),
-            to_sign: signed.to_sign.clone(),
-        },
-    };
-    match prover.prove(request) {
-        Ok(Proven::Command(command)) => Ok(command.act().clone()),
-        Ok(_) => Err(BadReceipt::OtherContract),
-        Err(refusal) => Err(BadReceipt::Unsound(refusal.to_string())),
-    }
+    rules: rules::Payee,
 }
 
 impl Payee {
-    /// Reads the terms of a contract that a payer has signed, without agreeing to it.
+    /// Reads the terms of a contract that a payer has signed, without agreeing to it. Whether price,
+    /// addresses and count are to the payee's liking is for the caller to say.
     ///
     /// # Errors
-    /// [`BadReceipt::Unsound`] when the tracker with these ids would not take it, and
-    /// [`BadReceipt::OtherContract`] when somebody else is to be paid.
+    /// `BadContract` when the tracker with these ids would not take it, or when another key is to be
+    /// paid.
     pub fn read(
         key: &PeerKey,
         trackers: &[KeyHash],
         open: &HalfSigned,
-    ) -> Result<Contract, BadReceipt> {
-        if open.to_pk != key.pem() {
-            return Err(BadReceipt::OtherContract);
+    ) -> Result<Agreement, Error> {
+        let bad = |what: &dyn std::fmt::Display| Error::BadContract(what.to_string());
+        let agreement = Agreement::read(&open.message).map_err(|refusal| bad(&refusal))?;
+        if agreement.to_pk != key.pem() || open.to_pk != agreement.to_pk {
+            return Err(bad(&"another key is to be paid"));
         }
-        let mut prover = Prover::new(Suites::default(), trackers);
-        match prove(&mut prover, command::OPEN_TRANSFER, &open.countersign(key))? {
-            Act::OpenTransfer(signed) => Ok(signed.contract),
-            _ => Err(BadReceipt::OtherContract),
+        if agreement.from_pk != open.from_pk {
+            return Err(bad(&"another key is to pay"));
         }
+        if agreement.tracker.is_some_and(|id| !trackers.contains(&id)) {
+            return Err(bad(&"it is for another tracker"));
+        }
+        let payer = Key::read(&open.from_pk).map_err(|refusal| bad(&refusal))?;
+        let text = open.message.as_bytes();
+        if !payer.verify(&Suites::default(), text, &open.from_sign) {
+            return Err(bad(&"the payer's signature does not verify"));
+        }
+        Ok(agreement)
     }
 
     /// Agrees to a contract: signs it, and writes it with both signatures to the new file at `path`.
-    /// Check its terms before.
+    /// Check its terms before. `segment_bytes` is what may be served without a receipt.
     ///
     /// # Errors
     /// As [`Payee::read`]; `File`.
@@ -103,45 +57,30 @@ impl Payee {
         key: &PeerKey,
         trackers: &[KeyHash],
         open: &HalfSigned,
+        segment_bytes: u64,
         path: &Path,
     ) -> Result<Payee, Error> {
-        let contract = Payee::read(key, trackers, open)?;
-        if path.exists() {
-            let error = std::io::ErrorKind::AlreadyExists.into();
-            return Err(Error::File {
-                path: path.to_owned(),
-                error,
-            });
-        }
-        let version2 = is_version2(&open.message);
-        let mut file = ChannelFile::new(
-            path,
-            Role::Payee,
-            trackers,
-            version2,
-            &contract,
-            open.clone(),
-        );
+        let agreement = Payee::read(key, trackers, open)?;
+        must_be_new(path)?;
+        let mut file = ChannelFile::new(path, Role::Payee, segment_bytes, agreement, open.clone());
+        let rules = rules_of(&file)?;
         file.to_sign = Some(key.sign(&open.message));
         file.save()?;
-        Ok(Payee::of(file))
+        Ok(Payee { file, rules })
     }
 
     /// Takes up a channel where its file left it.
     ///
     /// # Errors
-    /// `File` when it cannot be read, `Usage` when it is a payer's.
+    /// `File` when it cannot be read, `Usage` when it is a payer's, `Stop` when what it holds cannot be
+    /// settled.
     pub fn load(path: &Path) -> Result<Payee, Error> {
         let file = ChannelFile::load(path)?;
-        match file.role {
-            Role::Payee => Ok(Payee::of(file)),
-            Role::Payer => Err(Error::Usage("this is the file of a payer".to_owned())),
+        if file.role != Role::Payee {
+            return Err(Error::Usage("this is the file of a payer".to_owned()));
         }
-    }
-
-    fn of(file: ChannelFile) -> Payee {
-        let prover = Prover::new(Suites::default(), file.tracker_ids());
-        Payee { file, prover }
+        let rules = rules_of(&file)?;
+        Ok(Payee { file, rules })
     }
 
     /// The channel as it is on disk.
@@ -172,81 +111,51 @@ impl Payee {
 
     /// Bytes that the contract still has room for.
     pub fn room(&self) -> u64 {
-        let contract = self.file.contract();
-        contract.bytes().saturating_sub(self.file.offered)
+        let bytes = self.file.contract().bytes();
+        bytes.saturating_sub(self.rules.served())
     }
 
     /// Notes, before they are sent, that `bytes` more are. At most one segment is ever without a receipt
     /// (rule 4).
     ///
     /// # Errors
-    /// `BadReceipt` with `Outstanding`, `Exhausted` or `Closed`; `File`.
+    /// `Stop` with `Unpaid` or `Full`; `Usage` once the channel is closed; `File`.
     pub fn offer(&mut self, bytes: u64) -> Result<(), Error> {
         if self.file.settled {
-            return Err(BadReceipt::Closed.into());
+            return Err(closed());
         }
-        if self.file.offered != self.file.paid().volume {
-            return Err(BadReceipt::Outstanding.into());
-        }
-        if bytes > self.room() {
-            return Err(BadReceipt::Exhausted.into());
-        }
-        self.file.offered += bytes;
+        self.rules.may_serve(bytes)?;
+        self.rules.serve(bytes);
+        self.file.offered = self.rules.served();
         self.file.save()
     }
 
-    /// Notes that the payer lacks what was offered last: it was cut off. The payee has lost nothing but
-    /// traffic.
+    /// Notes that what was offered last never arrived. The payee has lost nothing but traffic.
     ///
     /// # Errors
     /// `File`.
     pub fn withdraw(&mut self) -> Result<(), Error> {
         self.file.offered = self.file.paid().volume;
+        self.rules = rules_of(&self.file)?;
         self.file.save()
     }
 
-    /// Takes a receipt, which is on disk when this returns (rule 3). One that is not better than the
-    /// last good one changes nothing.
+    /// Takes a receipt, which is on disk when this returns (rule 3). One that is not as it should be
+    /// changes nothing.
     ///
     /// # Errors
-    /// `BadReceipt`: settle with the last good receipt. `File`.
-    pub fn take(&mut self, key: &PeerKey, receipt: &HalfSigned) -> Result<Settled, Error> {
-        let settled = self.check(key, receipt)?;
+    /// `Stop`: settle with the last good receipt. `Usage` once the channel is closed; `File`.
+    pub fn take(&mut self, receipt: &HalfSigned) -> Result<Settled, Error> {
+        if self.file.settled {
+            return Err(closed());
+        }
+        let settled = self.rules.accept(&receipt.message, &receipt.from_sign)?;
         self.file.receipt = Some(Receipt::new(
             receipt.message.clone(),
             receipt.from_sign.clone(),
             settled,
         ));
         self.file.save()?;
-        Ok(settled)
-    }
-
-    fn check(&mut self, key: &PeerKey, receipt: &HalfSigned) -> Result<Settled, BadReceipt> {
-        if self.file.settled {
-            return Err(BadReceipt::Closed);
-        }
-        let open = &self.file.open;
-        if receipt.from_pk != open.from_pk || receipt.to_pk != open.to_pk {
-            return Err(BadReceipt::OtherContract);
-        }
-        let signed = receipt.countersign(key);
-        let act = prove(&mut self.prover, command::CLOSE_TRANSFER, &signed)?;
-        let Act::CloseTransfer(signed, settled) = act else {
-            return Err(BadReceipt::OtherContract);
-        };
-        if signed.contract != self.file.contract() {
-            return Err(BadReceipt::OtherContract);
-        }
-        let before = self.file.paid();
-        if settled.count < before.count || settled.volume < before.volume {
-            return Err(BadReceipt::Less);
-        }
-        if settled.volume != self.file.offered {
-            return Err(BadReceipt::Volume {
-                said: settled.volume,
-                sent: self.file.offered,
-            });
-        }
         Ok(settled)
     }
 
@@ -275,24 +184,25 @@ impl Payee {
     }
 }
 
-/// Whether a text names its version, as messages of version 2 do.
-fn is_version2(message: &str) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Versioned {
-        v: Option<u64>,
-    }
-    serde_json::from_str::<Versioned>(message).is_ok_and(|named| named.v == Some(2))
+fn rules_of(file: &ChannelFile) -> Result<rules::Payee, Error> {
+    let agreement = file.agreement().clone();
+    let rules = rules::Payee::new(agreement, Suites::default(), file.segment_bytes)
+        .map_err(|refusal| Error::BadContract(refusal.to_string()))?;
+    let newest = file.newest_receipt();
+    let newest = newest.map(|receipt| (receipt.message, receipt.from_sign));
+    Ok(rules.resume(file.offered, newest)?)
+}
+
+fn closed() -> Error {
+    Error::Usage("the channel is closed".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use daybook_ledger::tracker::{Address, AddressKind, Price, Suite};
+    use daybook_ledger::tracker::{Address, AddressKind, Contract, Price, Stop, Suite};
 
-    use super::{
-        super::{Payer, Version, message},
-        *,
-    };
+    use super::{super::Payer, *};
 
     /// A channel of eight quanta of 16 bytes at 5 tokens each, between a payer and a payee of any suites.
     struct Pair {
@@ -319,23 +229,20 @@ mod tests {
         }
     }
 
-    fn pair(version: Version) -> Pair {
+    fn pair(tracker: Option<KeyHash>) -> Pair {
         let folder = tempfile::tempdir().unwrap();
         let payer_key = PeerKey::generate(Suite::P256);
         let payee_key = PeerKey::generate(Suite::Ed25519);
         let path = |name: &str| folder.path().join(name);
-        let pem = payee_key.pem();
-        let mut payer = Payer::propose(
-            &payer_key,
-            &TRACKERS,
-            version,
-            &terms(),
-            pem,
-            &path("payer"),
-        )
-        .unwrap();
+        let agreement = Agreement {
+            contract: terms(),
+            from_pk: payer_key.pem().to_owned(),
+            to_pk: payee_key.pem().to_owned(),
+            tracker,
+        };
+        let mut payer = Payer::propose(&payer_key, agreement, &path("payer")).unwrap();
         let open = payer.file().half_signed();
-        let mut payee = Payee::accept(&payee_key, &TRACKERS, open, &path("payee")).unwrap();
+        let mut payee = Payee::accept(&payee_key, &TRACKERS, open, 80, &path("payee")).unwrap();
         payer.opened(&payee.contract().to_sign, 1000).unwrap();
         payee.opened(1000).unwrap();
         Pair {
@@ -353,29 +260,41 @@ mod tests {
             self.payee.offer(bytes)?;
             let volume = self.payee.file().offered();
             let receipt = self.payer.pay(&self.payer_key, volume)?;
-            self.payee.take(&self.payee_key, &receipt)
+            self.payee.take(&receipt)
         }
     }
 
-    fn refusal(error: Error) -> BadReceipt {
+    impl Pair {
+        /// A receipt that the payer might sign.
+        fn receipt(&self, agreement: &Agreement, settled: &Settled) -> HalfSigned {
+            let text = agreement.close_text(settled);
+            HalfSigned {
+                from_pk: agreement.from_pk.clone(),
+                from_sign: self.payer_key.sign(&text),
+                to_pk: agreement.to_pk.clone(),
+                message: text,
+            }
+        }
+    }
+
+    fn stop(error: Error) -> Stop {
         match error {
-            Error::BadReceipt(bad) => bad,
+            Error::Stop(stop) => stop,
             other => panic!("{other}"),
         }
     }
 
     #[test]
     fn receipts_add_up_and_round_up_to_whole_quanta() {
-        for version in [Version::V1, Version::V2] {
-            let mut pair = pair(version);
+        for tracker in [None, Some(TRACKERS[1])] {
+            let mut pair = pair(tracker);
             for (bytes, count, volume) in [(16, 1, 16), (1, 2, 17), (15, 2, 32), (80, 7, 112)] {
                 let settled = pair.segment(bytes).unwrap();
                 assert_eq!((settled.count, settled.volume), (count, volume));
                 assert_eq!(settled.tokens, 5 * count);
             }
             assert_eq!((pair.payer.room(), pair.payee.room()), (16, 16));
-            let exhausted = refusal(pair.segment(17).unwrap_err());
-            assert_eq!(exhausted, BadReceipt::Exhausted);
+            assert_eq!(stop(pair.segment(17).unwrap_err()), Stop::Full);
             pair.segment(16).unwrap();
             let best = pair.payee.best(&pair.payee_key).unwrap();
             assert_eq!(best.half(), pair.payer.file().newest_receipt().unwrap());
@@ -384,7 +303,7 @@ mod tests {
 
     #[test]
     fn both_sides_know_after_a_restart_what_they_signed_and_what_they_got() {
-        let mut pair = pair(Version::V2);
+        let mut pair = pair(Some(TRACKERS[0]));
         pair.segment(20).unwrap();
         pair.payee.offer(30).unwrap();
         let payee = Payee::load(&pair.folder.path().join("payee")).unwrap();
@@ -401,103 +320,83 @@ mod tests {
 
     #[test]
     fn at_most_one_segment_is_without_a_receipt() {
-        let mut pair = pair(Version::V2);
-        pair.payee.offer(16).unwrap();
-        assert_eq!(
-            refusal(pair.payee.offer(16).unwrap_err()),
-            BadReceipt::Outstanding
-        );
+        let mut pair = pair(Some(TRACKERS[0]));
+        pair.payee.offer(80).unwrap();
+        assert_eq!(stop(pair.payee.offer(1).unwrap_err()), Stop::Unpaid);
         pair.payee.withdraw().unwrap();
         pair.segment(16).unwrap();
     }
 
     #[test]
     fn a_receipt_that_pays_less_or_for_other_bytes_or_by_another_contract_is_refused() {
-        let mut pair = pair(Version::V2);
+        let mut pair = pair(Some(TRACKERS[0]));
         pair.segment(40).unwrap();
         let good = pair.payee.file().clone();
         pair.payee.offer(10).unwrap();
-        let id = Some(&TRACKERS[0]);
+        let agreed = pair.payer.file().agreement().clone();
         let signed = |contract: &Contract, count: u64, tokens: u64, volume: u64| {
             let settled = Settled {
                 count,
                 tokens,
                 volume,
             };
-            let (from, to) = (pair.payer_key.pem(), pair.payee_key.pem());
-            let text = message::contract(contract, from, to, id, Some(&settled));
-            HalfSigned {
-                from_pk: from.to_owned(),
-                from_sign: pair.payer_key.sign(&text),
-                to_pk: to.to_owned(),
-                message: text,
-            }
+            let agreement = Agreement {
+                contract: contract.clone(),
+                ..agreed.clone()
+            };
+            pair.receipt(&agreement, &settled)
         };
         let with = |change: &dyn Fn(&mut Contract)| {
             let mut contract = terms();
             change(&mut contract);
             contract
         };
-        let unsound = |code: &str| BadReceipt::Unsound(code.to_owned());
-        let is = |receipt: HalfSigned, wanted: BadReceipt| {
+        let is = |receipt: HalfSigned, wanted: Stop| {
             let mut payee = Payee::load(pair.payee.file().path()).unwrap();
-            let bad = refusal(payee.take(&pair.payee_key, &receipt).unwrap_err());
-            match (&bad, &wanted) {
-                (BadReceipt::Unsound(_), BadReceipt::Unsound(_)) => {}
-                _ => assert_eq!(bad, wanted),
-            }
+            assert_eq!(stop(payee.take(&receipt).unwrap_err()), wanted);
             assert_eq!(payee.file().paid(), good.paid(), "the last good one stays");
         };
-        is(signed(&terms(), 2, 10, 32), BadReceipt::Less);
-        let volume = BadReceipt::Volume { said: 49, sent: 50 };
-        is(signed(&terms(), 4, 20, 49), volume);
-        is(signed(&terms(), 9, 45, 50), unsound("bad_count"));
-        is(signed(&terms(), 4, 19, 50), unsound("bad_amount"));
-        is(signed(&terms(), 3, 15, 50), unsound("bad_volume"));
+        is(signed(&terms(), 2, 10, 32), Stop::Backwards);
+        is(signed(&terms(), 4, 20, 49), Stop::OtherVolume);
+        is(signed(&terms(), 9, 45, 50), Stop::Inconsistent);
+        is(signed(&terms(), 4, 19, 50), Stop::Inconsistent);
+        is(signed(&terms(), 3, 15, 50), Stop::Inconsistent);
         let other = with(&|c| c.channel = "c2".into());
-        is(signed(&other, 4, 20, 50), BadReceipt::OtherContract);
+        is(signed(&other, 4, 20, 50), Stop::OtherContract);
         let cheaper = with(&|c| c.price.amount = 1);
-        is(signed(&cheaper, 4, 4, 50), BadReceipt::OtherContract);
+        is(signed(&cheaper, 4, 4, 50), Stop::OtherContract);
         let longer = with(&|c| c.planned = 9);
-        is(signed(&longer, 4, 20, 50), BadReceipt::OtherContract);
+        is(signed(&longer, 4, 20, 50), Stop::OtherContract);
         let mut forged = signed(&terms(), 4, 20, 50);
         forged.from_sign = PeerKey::generate(Suite::P256).sign(&forged.message);
-        is(forged, unsound("bad_signature"));
+        is(forged, Stop::Unsigned);
         let mut poisoned = signed(&terms(), 4, 20, 50);
         poisoned.message = poisoned.message.replacen('{', r#"{"x":1,"x":2,"#, 1);
         poisoned.from_sign = pair.payer_key.sign(&poisoned.message);
-        is(poisoned, unsound("duplicate members"));
+        is(poisoned, Stop::OtherContract);
         let mut payee = Payee::load(pair.payee.file().path()).unwrap();
-        payee
-            .take(&pair.payee_key, &signed(&terms(), 4, 20, 50))
-            .unwrap();
+        payee.take(&signed(&terms(), 4, 20, 50)).unwrap();
     }
 
     #[test]
     fn a_receipt_for_another_tracker_is_refused() {
-        let mut pair = pair(Version::V2);
+        let mut pair = pair(Some(TRACKERS[0]));
         pair.payee.offer(16).unwrap();
-        let other = KeyHash([9; 32]);
-        let settled = Settled {
-            count: 1,
-            tokens: 5,
-            volume: 16,
+        let agreement = Agreement {
+            tracker: Some(KeyHash([9; 32])),
+            ..pair.payer.file().agreement().clone()
         };
-        let (from, to) = (pair.payer_key.pem(), pair.payee_key.pem());
-        let text = message::contract(&terms(), from, to, Some(&other), Some(&settled));
-        let receipt = HalfSigned {
-            from_pk: from.to_owned(),
-            from_sign: pair.payer_key.sign(&text),
-            to_pk: to.to_owned(),
-            message: text,
-        };
-        let bad = refusal(pair.payee.take(&pair.payee_key, &receipt).unwrap_err());
-        assert!(matches!(bad, BadReceipt::Unsound(_)), "{bad}");
+        let settled = agreement.settled(16).unwrap();
+        let receipt = pair.receipt(&agreement, &settled);
+        assert_eq!(
+            stop(pair.payee.take(&receipt).unwrap_err()),
+            Stop::OtherContract
+        );
     }
 
     #[test]
     fn a_payer_never_signs_less_or_more_than_agreed() {
-        let mut pair = pair(Version::V2);
+        let mut pair = pair(Some(TRACKERS[0]));
         pair.payer.pay(&pair.payer_key, 100).unwrap();
         pair.payer.pay(&pair.payer_key, 99).unwrap_err();
         pair.payer.pay(&pair.payer_key, 129).unwrap_err();
@@ -508,10 +407,19 @@ mod tests {
     }
 
     #[test]
-    fn a_contract_for_another_payee_is_not_accepted() {
-        let pair = pair(Version::V1);
+    fn a_contract_with_somebody_else_or_for_another_tracker_is_not_accepted() {
+        let pair = pair(Some(TRACKERS[0]));
+        let open = pair.payer.file().half_signed();
         let other = PeerKey::generate(Suite::Ed25519);
-        let bad = Payee::read(&other, &TRACKERS, pair.payer.file().half_signed()).unwrap_err();
-        assert_eq!(bad, BadReceipt::OtherContract);
+        Payee::read(&pair.payee_key, &TRACKERS, open).unwrap();
+        Payee::read(&other, &TRACKERS, open).unwrap_err();
+        Payee::read(&pair.payee_key, &TRACKERS[1..], open).unwrap_err();
+        let mut forged = open.clone();
+        forged.from_sign = other.sign(&forged.message);
+        Payee::read(&pair.payee_key, &TRACKERS, &forged).unwrap_err();
+        let mut forged = open.clone();
+        forged.from_pk = other.pem().to_owned();
+        forged.from_sign = other.sign(&forged.message);
+        Payee::read(&pair.payee_key, &TRACKERS, &forged).unwrap_err();
     }
 }

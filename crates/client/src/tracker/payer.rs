@@ -1,57 +1,44 @@
-//! The paying side of a transfer channel (wallet tracker, section 11).
+//! The paying side of a transfer channel (wallet tracker, section 11): the rules are the ledger's, the
+//! file and the signatures are here.
 
-use std::path::Path;
+use std::{io, path::Path};
 
-use daybook_ledger::tracker::{Contract, Key, KeyHash, Settled, Suites};
+use daybook_ledger::tracker::{self as rules, Agreement, Key, Stop, Suites};
 
-use super::{
-    ChannelFile, Error, HalfSigned, PeerKey, Role, Version, channel_file::Receipt, message,
-};
+use super::{ChannelFile, Error, HalfSigned, PeerKey, Role, channel_file::Receipt};
 
 /// A payer. What it has signed is on disk before anybody else sees it, so that it knows after a crash
 /// what it may owe.
 #[derive(Debug)]
 pub struct Payer {
     file: ChannelFile,
+    rules: rules::Payer,
 }
 
 impl Payer {
-    /// Makes and signs a contract for the tracker with these ids, and writes it to the new file at
-    /// `path`.
+    /// Signs a contract, and writes it to the new file at `path`.
     ///
     /// # Errors
-    /// `Usage` for terms that no tracker takes, `File` when it cannot be written.
-    pub fn propose(
-        key: &PeerKey,
-        trackers: &[KeyHash],
-        version: Version,
-        contract: &Contract,
-        payee_pem: &str,
-        path: &Path,
-    ) -> Result<Payer, Error> {
-        contract
-            .check()
-            .map_err(|refusal| Error::Usage(refusal.to_string()))?;
-        if path.exists() {
-            let error = std::io::ErrorKind::AlreadyExists.into();
-            return Err(Error::File {
-                path: path.to_owned(),
-                error,
-            });
+    /// `Usage` for terms that no tracker takes and for another payer's, `File` when it cannot be
+    /// written.
+    pub fn propose(key: &PeerKey, agreement: Agreement, path: &Path) -> Result<Payer, Error> {
+        let terms = agreement.contract.check();
+        terms.map_err(|refusal| Error::Usage(refusal.to_string()))?;
+        if key.pem() != agreement.from_pk {
+            return Err(another_key());
         }
-        let version2 = version == Version::V2;
-        // Messages name one of the tracker's keys; receipts will name the same.
-        let tracker = trackers.first().filter(|_| version2);
-        let text = message::contract(contract, key.pem(), payee_pem, tracker, None);
+        must_be_new(path)?;
+        let text = agreement.open_text();
         let open = HalfSigned {
-            from_pk: key.pem().to_owned(),
+            from_pk: agreement.from_pk.clone(),
             from_sign: key.sign(&text),
-            to_pk: payee_pem.to_owned(),
+            to_pk: agreement.to_pk.clone(),
             message: text,
         };
-        let file = ChannelFile::new(path, Role::Payer, trackers, version2, contract, open);
+        let rules = rules::Payer::new(agreement.clone());
+        let file = ChannelFile::new(path, Role::Payer, 0, agreement, open);
         file.save()?;
-        Ok(Payer { file })
+        Ok(Payer { file, rules })
     }
 
     /// Takes up a channel where its file left it.
@@ -60,10 +47,11 @@ impl Payer {
     /// `File` when it cannot be read, `Usage` when it is a payee's.
     pub fn load(path: &Path) -> Result<Payer, Error> {
         let file = ChannelFile::load(path)?;
-        match file.role {
-            Role::Payer => Ok(Payer { file }),
-            Role::Payee => Err(Error::Usage("this is the file of a payee".to_owned())),
+        if file.role != Role::Payer {
+            return Err(Error::Usage("this is the file of a payee".to_owned()));
         }
+        let rules = rules::Payer::resume(file.agreement().clone(), file.paid());
+        Ok(Payer { file, rules })
     }
 
     /// The channel as it is on disk.
@@ -97,35 +85,13 @@ impl Payer {
     /// returns.
     ///
     /// # Errors
-    /// `Usage` for fewer bytes than before and for more than were agreed, `File`.
+    /// `Stop` for fewer bytes than before and for more than were agreed, `Usage` for another key,
+    /// `File`.
     pub fn pay(&mut self, key: &PeerKey, volume: u64) -> Result<HalfSigned, Error> {
-        let contract = self.file.contract();
         if key.pem() != self.file.open.from_pk {
-            return Err(Error::Usage("another key signed the contract".to_owned()));
+            return Err(another_key());
         }
-        if volume < self.file.paid().volume {
-            return Err(Error::Usage("a receipt never takes back".to_owned()));
-        }
-        let count = contract.price.quanta(volume);
-        let tokens = contract.price.cost(count).unwrap_or(u64::MAX);
-        let settled = Settled {
-            count,
-            tokens,
-            volume,
-        };
-        contract
-            .check_settled(&settled)
-            .map_err(|refusal| Error::Usage(refusal.to_string()))?;
-        let ids = self.file.tracker_ids();
-        let open = &self.file.open;
-        let tracker = ids.first().filter(|_| self.file.version2);
-        let text = message::contract(
-            &contract,
-            &open.from_pk,
-            &open.to_pk,
-            tracker,
-            Some(&settled),
-        );
+        let (settled, text) = self.rules.receipt(volume)?;
         let from_sign = key.sign(&text);
         self.file.receipt = Some(Receipt::new(text, from_sign, settled));
         self.file.save()?;
@@ -134,8 +100,18 @@ impl Payer {
 
     /// Bytes that the contract still has room for.
     pub fn room(&self) -> u64 {
-        let contract = self.file.contract();
-        contract.bytes().saturating_sub(self.file.paid().volume)
+        let bytes = self.file.contract().bytes();
+        bytes.saturating_sub(self.rules.last().volume)
+    }
+
+    /// Whether `bytes` more could be paid for.
+    ///
+    /// # Errors
+    /// [`Stop::Full`] at the end of the plan.
+    pub fn may_take(&self, bytes: u64) -> Result<(), Stop> {
+        let volume = self.rules.last().volume.saturating_add(bytes);
+        let settled = self.rules.agreement().settled(volume);
+        settled.map(|_| ()).ok_or(Stop::Full)
     }
 
     /// Notes that the channel is closed.
@@ -146,4 +122,19 @@ impl Payer {
         self.file.settled = true;
         self.file.save()
     }
+}
+
+fn another_key() -> Error {
+    Error::Usage("the contract is with another payer".to_owned())
+}
+
+/// Refuses a path that is taken: no channel's file is ever overwritten by another one's.
+pub(super) fn must_be_new(path: &Path) -> Result<(), Error> {
+    if path.exists() {
+        return Err(Error::File {
+            path: path.to_owned(),
+            error: io::ErrorKind::AlreadyExists.into(),
+        });
+    }
+    Ok(())
 }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use daybook_ledger::tracker::{Address, command};
+use daybook_ledger::tracker::{self as rules, Address, command, draft};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use super::{
@@ -69,16 +69,6 @@ struct Subscribed {
     seq: u64,
 }
 
-impl Topic {
-    fn json(&self) -> Value {
-        match self {
-            Topic::Address(address) => json!({ "address": address.as_str() }),
-            Topic::Channel(channel) => json!({ "channelId": channel }),
-            Topic::Key(pem) => json!({ "pk": pem }),
-        }
-    }
-}
-
 impl Tracker {
     /// Follows what happens about `topics`: from now on, or behind the record with number `from`.
     /// Nothing is sent before [`Subscription::next`].
@@ -112,13 +102,11 @@ impl Subscription {
             return Ok(());
         }
         let mut socket = open_socket(self.tracker.client(), PATH).await?;
-        let mut members = Map::new();
-        let topics: Vec<Value> = self.topics.iter().map(Topic::json).collect();
-        members.insert("topics".to_owned(), topics.into());
-        if let Some(from) = self.resume_from() {
-            members.insert("fromSeq".to_owned(), from.into());
-        }
-        let (correlation, frame) = self.tracker.single(command::SUBSCRIBE, Some(members));
+        let (topics, keys) = self.topics();
+        let from = self.resume_from();
+        let (correlation, frame) = self.tracker.single(command::SUBSCRIBE, |pk, version| {
+            draft::subscribe(&topics, &keys, from, pk, version)
+        });
         let broken = |reason: &dyn std::fmt::Display| {
             Error::Connection(self.tracker.client().http.broken(reason.to_string()))
         };
@@ -211,6 +199,22 @@ impl Subscription {
                 return Ok(PushEvent { event, seq, data });
             }
         }
+    }
+
+    /// The topics, and beside them those that are keys.
+    fn topics(&self) -> (Vec<rules::Topic>, Vec<&str>) {
+        let mut topics = Vec::new();
+        let mut keys = Vec::new();
+        for topic in &self.topics {
+            match topic {
+                Topic::Address(address) => {
+                    topics.push(rules::Topic::Address(address.as_str().to_owned()));
+                }
+                Topic::Channel(channel) => topics.push(rules::Topic::Channel(channel.clone())),
+                Topic::Key(pem) => keys.push(pem.as_str()),
+            }
+        }
+        (topics, keys)
     }
 
     /// Notes an event; false when it was seen before.
