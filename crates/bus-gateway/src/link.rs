@@ -1,0 +1,130 @@
+//! A TCP connection that can be held back and cut from outside: what the transport below cannot do
+//! with a client that stopped reading.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use futures_util::task::AtomicWaker;
+use rustix::net::{Shutdown, shutdown};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// The handle on a connection.
+pub(crate) struct Link {
+    stream: TcpStream,
+    paused: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Link {
+    pub(crate) fn new(stream: TcpStream) -> Arc<Link> {
+        Arc::new(Link {
+            stream,
+            paused: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
+        })
+    }
+
+    /// Reads nothing until [`Link::resume`]; the client's own system then makes it wait.
+    pub(crate) fn pause(&self) {
+        self.paused.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.paused.store(false, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// Ends the connection. Whoever waits for it is woken and told.
+    pub(crate) fn cut(&self) {
+        let _ = shutdown(&self.stream, Shutdown::Both);
+        self.resume();
+    }
+}
+
+/// The connection as the layers above read and write it.
+pub(crate) struct Wire(pub(crate) Arc<Link>);
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let link = &self.0;
+        if link.paused.load(Ordering::Acquire) {
+            link.reader.register(cx.waker());
+            if link.paused.load(Ordering::Acquire) {
+                return Poll::Pending;
+            }
+        }
+        loop {
+            ready!(link.stream.poll_read_ready(cx))?;
+            match link.stream.try_read(into.initialize_unfilled()) {
+                Ok(read) => {
+                    into.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Wire {
+    fn write_with(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.stream.poll_write_ready(cx))?;
+            match write(&self.0.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream| stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A connection that is gone already is shut down enough.
+        let _ = shutdown(&self.0.stream, Shutdown::Write);
+        Poll::Ready(Ok(()))
+    }
+}
