@@ -75,6 +75,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, text) in texts.iter().enumerate() {
         save("canonical_json", i, text.as_bytes())?;
     }
+    tracker()
+}
+
+/// Entries, messages and a snapshot of a small tracker's life.
+fn tracker() -> Result<(), Box<dyn std::error::Error>> {
+    let stage = daybook_fuzz::Stage::new();
+    for (i, entry) in stage.entries.iter().enumerate() {
+        save("tracker_entry", i, entry.text())?;
+    }
+    save("tracker_book", 0, &stage.book.encode())?;
+    save(
+        "tracker_book",
+        1,
+        &daybook_ledger::tracker::Book::default().encode(),
+    )?;
+    for (i, (code, message)) in stage.messages.iter().enumerate() {
+        let text = format!("{}{message}", char::from(daybook_fuzz::letter(*code)));
+        save("tracker_message", i, text.as_bytes())?;
+    }
     Ok(())
 }
 
