@@ -11,6 +11,8 @@ use daybook_ledger::{AssetId, PublicKey, TransactionId};
 use crate::{
     failure::Failure,
     keyfile,
+    machine::MachineArgs,
+    order::Order,
     passphrase::Source,
     settings::{Kind, TABLE},
 };
@@ -81,6 +83,10 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Make a data directory of a backup, after checking all of it
     Restore(Restore),
+    /// Run a machine that takes orders and is paid
+    Machine(Box<MachineArgs>),
+    /// Order at a machine and pay
+    Order(Box<Order>),
     /// Watch a node at work: made-up owners trade real assets for some seconds
     Demo(Demo),
     /// Print a completion script for a shell

@@ -12,7 +12,9 @@ mod failure;
 mod keyfile;
 mod keys;
 mod log;
+mod machine;
 mod node;
+mod order;
 mod out;
 mod outputs;
 mod passphrase;
@@ -26,6 +28,7 @@ use std::{future::Future, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{Cli, SettingFlags, Verb},
@@ -39,9 +42,11 @@ use crate::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before any thread, and before anything that could show it.
+    let seed = machine::take_seed();
     let cli = Cli::parse();
     let out = Out { json: cli.json };
-    match run(cli.command, out) {
+    match run(cli.command, seed, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if out.json {
@@ -59,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Verb, out: Out) -> Result<(), Failure> {
+fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), Failure> {
     match command {
         Verb::Start(args) => {
             let config = Config::from_settings(&load(&args.settings)?)?;
@@ -90,6 +95,8 @@ fn run(command: Verb, out: Out) -> Result<(), Failure> {
             let config = Config::from_settings(&load(&args.settings)?)?;
             backup::restore(&args, &config, out)
         }
+        Verb::Machine(args) => serve(machine::run(&args, seed, out)),
+        Verb::Order(args) => ask(order::run(&args, out)),
         Verb::Demo(args) => serve(demo::run(&args, out)),
         Verb::Completions(args) => {
             let mut script = Vec::new();
