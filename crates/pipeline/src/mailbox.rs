@@ -86,7 +86,7 @@ impl Submitter {
                     return false;
                 }
             }
-            let permit = match self.node.pool.try_enter(text.len()) {
+            let permit = match self.node.pool.try_enter_in_turn(text.len()) {
                 Ok(permit) => permit,
                 Err(_) => {
                     // What is at hand must go before this waits: room comes only from its outcomes.

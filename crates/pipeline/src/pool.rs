@@ -1,29 +1,51 @@
 //! The room for transactions that are under way, bounded by count and by bytes.
+//!
+//! Whoever sends many waits in turn: a large transaction that needs much room is not passed by small
+//! ones that need little. Whoever sends one is told at once whether there is room, and has a reserve to
+//! itself, because bulk senders take all the rest as soon as it is free.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
+
+/// The part of the room that those who wait leave to those who do not: one in so many.
+const RESERVE: usize = 8;
 
 /// The room. One per node.
 pub(crate) struct Pool {
     load: Mutex<Load>,
-    transactions_max: usize,
-    bytes_max: usize,
-    room: Notify,
+    all: Room,
+    reserve: Room,
+}
+
+/// So many transactions and bytes of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    transactions: usize,
+    bytes: usize,
 }
 
 struct Load {
-    transactions: usize,
-    bytes: usize,
-    waiting: usize,
+    /// What is taken in all.
+    taken: Room,
+    /// The part of it that was taken past those who waited.
+    passed: Room,
+    /// In the order in which they came.
+    waiting: VecDeque<Waiter>,
     closed: bool,
+}
+
+struct Waiter {
+    bytes: usize,
+    granted: oneshot::Sender<Permit>,
 }
 
 /// A share of the room; given back when dropped.
 pub(crate) struct Permit {
     pool: Arc<Pool>,
     bytes: usize,
+    passed: bool,
 }
 
 /// Why there is no permit.
@@ -33,70 +55,144 @@ pub(crate) enum NoRoom {
     Closed,
 }
 
+impl Room {
+    fn add(&mut self, bytes: usize) {
+        self.transactions += 1;
+        self.bytes += bytes;
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.transactions -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// What is left when `other` is taken away.
+    fn without(self, other: Room) -> Room {
+        Room {
+            transactions: self.transactions - other.transactions,
+            bytes: self.bytes - other.bytes,
+        }
+    }
+
+    /// Whether a transaction of `bytes` fits beside `taken`. One that is larger than the whole room may
+    /// enter an empty one.
+    fn holds(self, taken: Room, bytes: usize) -> bool {
+        taken.transactions < self.transactions
+            && (taken.transactions == 0 || taken.bytes.saturating_add(bytes) <= self.bytes)
+    }
+}
+
 impl Pool {
     pub(crate) fn new(transactions_max: usize, bytes_max: usize) -> Pool {
         let load = Load {
-            transactions: 0,
-            bytes: 0,
-            waiting: 0,
+            taken: Room::default(),
+            passed: Room::default(),
+            waiting: VecDeque::new(),
             closed: false,
         };
         Pool {
             load: Mutex::new(load),
-            transactions_max,
-            bytes_max,
-            room: Notify::new(),
+            all: Room {
+                transactions: transactions_max,
+                bytes: bytes_max,
+            },
+            reserve: Room {
+                transactions: transactions_max / RESERVE,
+                bytes: bytes_max / RESERVE,
+            },
         }
     }
 
-    /// Takes room for one transaction of `bytes`, if there is some.
+    /// Takes room for one transaction of `bytes`, if there is some now. While others wait, that is room
+    /// of the reserve.
     pub(crate) fn try_enter(self: &Arc<Pool>, bytes: usize) -> Result<Permit, NoRoom> {
-        self.enter_with(&mut self.load.lock(), bytes)
-    }
-
-    fn enter_with(self: &Arc<Pool>, load: &mut Load, bytes: usize) -> Result<Permit, NoRoom> {
+        let mut load = self.load.lock();
         if load.closed {
             return Err(NoRoom::Closed);
         }
-        // A transaction larger than the whole room may still enter an empty one.
-        let fits = load.transactions < self.transactions_max
-            && (load.transactions == 0 || load.bytes.saturating_add(bytes) <= self.bytes_max);
-        if !fits {
+        let passes = !load.waiting.is_empty();
+        let may_pass = load.passed.transactions < self.reserve.transactions
+            && load.passed.bytes.saturating_add(bytes) <= self.reserve.bytes;
+        if !self.all.holds(load.taken, bytes) || passes && !may_pass {
             return Err(NoRoom::Full);
         }
-        load.transactions += 1;
-        load.bytes += bytes;
-        Ok(Permit {
-            pool: self.clone(),
-            bytes,
-        })
+        Ok(self.admit(&mut load, bytes, passes))
     }
 
-    /// Takes room for one transaction of `bytes`, waiting for it. `None` when the node stops.
+    /// Takes room for one transaction of `bytes` in turn, if nobody waits and there is some.
+    pub(crate) fn try_enter_in_turn(self: &Arc<Pool>, bytes: usize) -> Result<Permit, NoRoom> {
+        let mut load = self.load.lock();
+        if load.closed {
+            return Err(NoRoom::Closed);
+        }
+        if !load.waiting.is_empty() || !self.has_room_in_turn(&load, bytes) {
+            return Err(NoRoom::Full);
+        }
+        Ok(self.admit(&mut load, bytes, false))
+    }
+
+    /// Takes room for one transaction of `bytes`, waiting for it behind those who came before. `None`
+    /// when the node stops.
     pub(crate) async fn enter(self: &Arc<Pool>, bytes: usize) -> Option<Permit> {
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            {
-                let mut load = self.load.lock();
-                match self.enter_with(&mut load, bytes) {
-                    Ok(permit) => return Some(permit),
-                    Err(NoRoom::Closed) => return None,
-                    Err(NoRoom::Full) => {}
-                }
-                // Under the lock, so that room given back from now on wakes this.
-                room.as_mut().enable();
-                load.waiting += 1;
+        let mut turn = {
+            let mut load = self.load.lock();
+            if load.closed {
+                return None;
             }
-            let _waiting = Waiting(self);
-            room.await;
+            if load.waiting.is_empty() && self.has_room_in_turn(&load, bytes) {
+                return Some(self.admit(&mut load, bytes, false));
+            }
+            let (granted, permit) = oneshot::channel();
+            load.waiting.push_back(Waiter { bytes, granted });
+            Turn { pool: self, permit }
+        };
+        (&mut turn.permit).await.ok()
+    }
+
+    fn has_room_in_turn(&self, load: &Load, bytes: usize) -> bool {
+        let room = self.all.without(self.reserve);
+        room.holds(load.taken.without(load.passed), bytes)
+    }
+
+    fn admit(self: &Arc<Pool>, load: &mut Load, bytes: usize, passed: bool) -> Permit {
+        load.taken.add(bytes);
+        if passed {
+            load.passed.add(bytes);
+        }
+        Permit {
+            pool: self.clone(),
+            bytes,
+            passed,
+        }
+    }
+
+    /// Lets those in who have been waiting longest.
+    fn admit_waiting(self: &Arc<Pool>) {
+        let mut granted = Vec::new();
+        let mut load = self.load.lock();
+        while let Some(first) = load.waiting.front() {
+            if !first.granted.is_closed() && !self.has_room_in_turn(&load, first.bytes) {
+                break;
+            }
+            let waiter = load.waiting.pop_front().expect("there is a first");
+            if !waiter.granted.is_closed() {
+                let permit = self.admit(&mut load, waiter.bytes, false);
+                granted.push((waiter.granted, permit));
+            }
+        }
+        drop(load);
+        for (waiter, permit) in granted {
+            // Who gave up meanwhile gives the permit back by this, which lets the next one in.
+            drop(waiter.send(permit));
         }
     }
 
     /// Refuses everybody from now on.
     pub(crate) fn close(&self) {
-        self.load.lock().closed = true;
-        self.room.notify_waiters();
+        let mut load = self.load.lock();
+        load.closed = true;
+        // Their end of the channel tells them.
+        load.waiting.clear();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -106,28 +202,37 @@ impl Pool {
     /// Transactions and bytes under way.
     pub(crate) fn load(&self) -> (usize, usize) {
         let load = self.load.lock();
-        (load.transactions, load.bytes)
+        (load.taken.transactions, load.taken.bytes)
     }
 }
 
-/// Counts one who waits, until it has room or gives up.
-struct Waiting<'p>(&'p Pool);
+/// A place among those who wait.
+struct Turn<'p> {
+    pool: &'p Arc<Pool>,
+    permit: oneshot::Receiver<Permit>,
+}
 
-impl Drop for Waiting<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.load.lock().waiting -= 1;
+        self.permit.close();
+        // One that came as this gave up goes back.
+        drop(self.permit.try_recv());
+        // Those behind may need less room than this one did.
+        self.pool.admit_waiting();
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut load = self.pool.load.lock();
-        load.transactions -= 1;
-        load.bytes -= self.bytes;
-        if load.waiting > 0 {
-            // One at a time: whoever gets in wakes the next by leaving.
-            drop(load);
-            self.pool.room.notify_one();
+        load.taken.give_back(self.bytes);
+        if self.passed {
+            load.passed.give_back(self.bytes);
+        }
+        let awaited = !load.waiting.is_empty();
+        drop(load);
+        if awaited {
+            self.pool.admit_waiting();
         }
     }
 }
@@ -171,5 +276,81 @@ mod tests {
         tokio::task::yield_now().await;
         pool.close();
         assert!(waiter.await.expect("the waiter does not panic"));
+    }
+
+    /// Lets a task wait for room; polls it so that it stands in line when this returns.
+    async fn wait(pool: &Arc<Pool>, bytes: usize) -> tokio::task::JoinHandle<Option<Permit>> {
+        let pool = pool.clone();
+        let before = pool.load.lock().waiting.len();
+        let waiter = tokio::spawn({
+            let pool = pool.clone();
+            async move { pool.enter(bytes).await }
+        });
+        while pool.load.lock().waiting.len() == before {
+            tokio::task::yield_now().await;
+        }
+        waiter
+    }
+
+    #[tokio::test]
+    async fn a_large_transaction_is_not_passed_by_small_ones_that_came_later() {
+        let pool = Arc::new(Pool::new(1_000, 800));
+        let mut held: Vec<_> = (0..70).map(|_| pool.try_enter_in_turn(10).ok()).collect();
+        assert!(
+            held.iter().all(Option::is_some),
+            "700 of 800 bytes, the rest is reserved"
+        );
+        let large = wait(&pool, 400).await;
+        let small = wait(&pool, 10).await;
+        assert!(
+            matches!(pool.try_enter_in_turn(1), Err(NoRoom::Full)),
+            "others wait"
+        );
+        for _ in 0..39 {
+            held.pop();
+            tokio::task::yield_now().await;
+            assert!(!large.is_finished() && !small.is_finished());
+        }
+        held.pop();
+        let large = large.await.expect("no panic");
+        assert!(large.is_some(), "40 have left");
+        assert!(!small.is_finished(), "what is left goes to who comes next");
+        held.pop();
+        assert!(small.await.expect("no panic").is_some());
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_has_a_reserve_and_no_more_while_others_do() {
+        let pool = Arc::new(Pool::new(80, 8_000));
+        let mut held: Vec<_> = (0..70).map(|_| pool.try_enter_in_turn(100).ok()).collect();
+        assert!(held.iter().all(Option::is_some));
+        let waiter = wait(&pool, 100).await;
+        let mut passed: Vec<_> = (0..10).map(|_| pool.try_enter(100).ok()).collect();
+        assert!(passed.iter().all(Option::is_some), "an eighth of the room");
+        assert!(matches!(pool.try_enter(1), Err(NoRoom::Full)));
+        passed.pop();
+        assert!(
+            !waiter.is_finished(),
+            "the reserve is not for those who wait"
+        );
+        passed.push(pool.try_enter(100).ok());
+        held.pop();
+        assert!(waiter.await.expect("no panic").is_some());
+        drop((held, passed));
+        assert_eq!(pool.load(), (0, 0));
+        assert_eq!(pool.load.lock().passed.transactions, 0);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_waiting_lets_those_behind_in() {
+        let pool = Arc::new(Pool::new(80, 8_000));
+        let held = pool.try_enter_in_turn(6_000).ok();
+        let large = wait(&pool, 5_000).await;
+        let small = wait(&pool, 500).await;
+        large.abort();
+        assert!(large.await.is_err());
+        assert!(small.await.expect("no panic").is_some());
+        drop(held);
+        assert_eq!(pool.load(), (0, 0));
     }
 }
