@@ -1193,6 +1193,87 @@ fn a_stored_command_can_be_proven_and_decided_again() {
     assert_eq!((message, pk), (alice.pem.clone(), alice.pem));
 }
 
+#[test]
+fn a_key_finds_what_it_has_open_and_what_locks_soon() {
+    let mut world = World::new();
+    let (alice, bob, spend, income) = pair(&mut world);
+    let c1 = contract("c1", &spend, &income, 4);
+    world.open_transfer(&c1, &alice, &bob).unwrap();
+    let end = settled(1, 7);
+    let text = draft::close_transfer(&c1, &end, &alice.pem, &bob.pem, None);
+    world
+        .send(cosigned(command::PARK, text, &alice, &bob))
+        .unwrap();
+    let at = |ms: u64| BlockTime(START + ms);
+    let (of_alice, of_bob) = (alice.key().hash(), bob.key().hash());
+    let owned = world.book.owned(of_alice, at(0));
+    assert_eq!(owned.spends, [spend.text().clone()]);
+    assert!(owned.incomes.is_empty());
+    assert_eq!(owned.channels, [Arc::from("c1")]);
+    let owned = world.book.owned(of_bob, at(300_001));
+    assert_eq!(owned.incomes, [income.text().clone()]);
+    assert!(owned.channels.is_empty(), "past its lock");
+    assert_eq!(
+        world.book.channels_on(spend.as_str(), at(0)),
+        [Arc::from("c1")]
+    );
+    assert!(
+        world
+            .book
+            .channels_on(spend.as_str(), at(300_001))
+            .is_empty()
+    );
+    assert_eq!(world.book.parked("c1", at(0)).unwrap().settled, end);
+    assert!(world.book.parked("c1", at(300_001)).is_none());
+    assert_eq!(world.book.open_channel("c1", at(0)).unwrap().contract, c1);
+    let locking = |after, until, max| world.book.locking(at(after), at(until), max);
+    assert_eq!(locking(0, 299_999, 9), []);
+    assert_eq!(locking(0, 300_000, 9), [(START + 300_000, Arc::from("c1"))]);
+    assert_eq!(locking(300_000, 1_800_000, 9).len(), 2);
+    assert_eq!(locking(0, 1_800_000, 1).len(), 1);
+    assert_eq!(world.book.next_due(), Some(at(300_001)));
+}
+
+#[test]
+fn answers_have_the_members_that_clients_read() {
+    use daybook_ledger::tracker::{ChannelState, CommonState, Suites, reply};
+    assert_eq!(reply::done("PEM"), "{\"pk\":\"PEM\"}");
+    assert_eq!(
+        reply::channel_state("c", ChannelState::Open, "PEM"),
+        "{\"channelId\":\"c\",\"state\":2,\"pk\":\"PEM\"}"
+    );
+    let wallet = Address::common("B");
+    let state = CommonState {
+        fact: 1_500,
+        plan: 6_000,
+        profit: 7,
+    };
+    assert_eq!(
+        reply::common_state(&wallet, &state, "PEM"),
+        format!(
+            "{{\"address\":\"{wallet}\",\"state\":{{\"profit\":\"7\",\
+             \"own\":{{\"fact\":\"1500\",\"plan\":\"6000\"}},\
+             \"foreign\":{{\"fact\":\"0\",\"plan\":\"0\"}}}},\"pk\":\"PEM\"}}"
+        )
+    );
+    let world = World::new();
+    let settings = world.book.settings().unwrap();
+    let text = reply::capabilities(settings, &Suites::default(), 65_536, BlockTime(5));
+    let value: daybook_ledger::json::Value = text.parse().unwrap();
+    assert_eq!(number(&value, &["v"]), 2);
+    assert_eq!(number(&value, &["limits", "frame"]), 65_536);
+    assert_eq!(text_at(&value, &["prices", "incomeMin", "amount"]), "500");
+    assert_eq!(member(&value, &["suites"]).as_array().unwrap().len(), 3);
+    let own = world
+        .book
+        .common_state(&settings.wallet(), BlockTime(world.now), &world.log);
+    assert_eq!(own.unwrap().fact, 100_000, "the tracker's own wallet");
+}
+
+fn text_at<'v>(value: &'v daybook_ledger::json::Value, path: &[&str]) -> &'v str {
+    text(value, path)
+}
+
 /// Golden bytes: a change here is a change of the format on disk.
 #[test]
 fn entries_and_snapshots_keep_their_bytes() {

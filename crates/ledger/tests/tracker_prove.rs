@@ -210,6 +210,16 @@ fn one_key_has_one_encoding_and_its_numbers_are_bounded() {
             refused(&other);
         }
     }
+    // Moduli of 2048 to 4096 bits.
+    for (bits, taken) in [
+        (1_024, false),
+        (2_047, false),
+        (2_048, true),
+        (4_096, true),
+        (4_097, false),
+    ] {
+        assert_eq!(Key::from_spki(&rsa_spki(bits)).is_ok(), taken, "{bits}");
+    }
     // Ed25519 keys that nobody can sign with.
     let prefix = STANDARD.decode("MCowBQYDK2VwAyEA").unwrap();
     for key in [[0; 32], [0xff; 32]] {
@@ -221,6 +231,35 @@ fn one_key_has_one_encoding_and_its_numbers_are_bounded() {
     let mut der = STANDARD.decode(body).unwrap();
     *der.last_mut().unwrap() ^= 1;
     refused(&der);
+}
+
+/// A key whose modulus has so many bits, all of them set.
+fn rsa_spki(bits: usize) -> Vec<u8> {
+    fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
+        let length = contents.len();
+        let mut der = vec![tag];
+        match length {
+            ..=0x7f => der.push(length as u8),
+            ..=0xff => der.extend([0x81, length as u8]),
+            _ => der.extend([0x82, (length >> 8) as u8, length as u8]),
+        }
+        der.extend_from_slice(contents);
+        der
+    }
+    let mut modulus = vec![0xff; bits.div_ceil(8)];
+    modulus[0] >>= (8 - bits % 8) % 8;
+    if modulus[0] >= 0x80 {
+        modulus.insert(0, 0);
+    }
+    let numbers = [element(2, &modulus), element(2, &[1, 0, 1])].concat();
+    let public = [vec![0], element(0x30, &numbers)].concat();
+    let algorithm = [
+        0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
+    ];
+    element(
+        0x30,
+        &[element(0x30, &algorithm), element(3, &public)].concat(),
+    )
 }
 
 fn prover() -> Prover {

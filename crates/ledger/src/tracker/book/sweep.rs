@@ -10,10 +10,12 @@ use crate::{
 };
 
 impl Book {
-    /// The entry that closes what is past its lock at `at`, at most `records_max` things: transfers
+    /// The entry that closes what is past its lock at `at`, at most `records_max` things (at
+    /// least one): transfers
     /// first, then income, then spend addresses. `None`: nothing is due.
     pub fn due(&self, at: BlockTime, records_max: usize) -> Option<Entry> {
         let terms = self.terms.as_ref()?;
+        let records_max = records_max.max(1);
         let mut records: Vec<Record> = Vec::new();
         for rank in [Rank::Transfer, Rank::Income, Rank::Spend] {
             let from = (rank, 0, Arc::from(""));
