@@ -1,0 +1,83 @@
+// Sending a transaction that was signed elsewhere. The console holds no key; the token stays in this page.
+
+import { useState } from '../vendor/hooks.js'
+import { html, Id, Panel, Strange, Title } from '../widgets.js'
+import { data, Problem, text, useData } from '../node.js'
+
+/** Where the write token is kept: in memory, until the page is left. */
+let token = ''
+
+/** Times that an unknown outcome is asked for, and the wait between, in milliseconds. */
+const LOOKS = 20
+const LOOK_MS = 500
+
+export function SubmitPage() {
+  const node = useData('node')
+  const [source, setSource] = useState('')
+  const [shown, setShown] = useState(token)
+  const [state, setState] = useState({})
+  const required = node.value?.token_required
+  const send = async (event) => {
+    event.preventDefault()
+    let id
+    try {
+      id = JSON.parse(source).id
+    } catch {
+      setState({ wrong: 'This is no JSON.' })
+      return
+    }
+    if (typeof id !== 'string' || !/^[0-9a-f]{64}$/.test(id)) {
+      setState({ wrong: 'It has no id: only signed transactions can be sent.' })
+      return
+    }
+    token = shown.trim()
+    setState({ busy: 'Waiting for its block…' })
+    try {
+      const headers = { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) }
+      await text('/api/v1/transactions?mode=commit', { method: 'POST', body: source, headers })
+      setState({ id })
+    } catch (problem) {
+      if (problem instanceof Problem && problem.status >= 400 && problem.status < 500 && problem.status !== 408) {
+        setState({ wrong: problem.status === 401 ? 'The node wants its write token, and this is not it.' : problem.message })
+      } else {
+        // It may have been taken all the same. It is looked for and never sent twice.
+        setState({ busy: 'The answer was lost. Looking for what became of it…' })
+        setState(await outcome(id))
+      }
+    }
+  }
+  return html`<${Title}>Submit</${Title}>
+    <${Panel}>
+      <p>Send a transaction that was signed elsewhere, for example by <code>daybook tx create --dry-run</code>.</p>
+      <form class="submit" onSubmit=${send}>
+        <label>Signed transaction, JSON
+          <textarea rows="12" spellcheck="false" autocomplete="off" value=${source} onInput=${(event) => setSource(event.currentTarget.value)} required></textarea>
+        </label>
+        ${required && html`<label>Write token
+          <input type="password" autocomplete="off" value=${shown} onInput=${(event) => setShown(event.currentTarget.value)} />
+          <span class="faint">Kept in this page only, until it is closed or loaded again.</span>
+        </label>`}
+        <div><button type="submit" class="button main" disabled=${Boolean(state.busy)}>Send</button></div>
+      </form>
+      <div role="status">
+        ${state.busy && html`<p aria-busy="true">${state.busy}</p>`}
+        ${state.wrong && html`<p class="problem"><${Strange} text=${state.wrong} max=${2_000} /></p>`}
+        ${state.unknown && html`<p class="problem">It is not known what became of it. Look for <${Id} kind="transaction" value=${state.unknown} /> before you send it again.</p>`}
+        ${state.id && html`<p class="done">Committed: <${Id} kind="transaction" value=${state.id} /></p>`}
+      </div>
+    </${Panel}>`
+}
+
+async function outcome(id) {
+  for (let look = 0; look < LOOKS; look += 1) {
+    await new Promise((done) => setTimeout(done, LOOK_MS))
+    try {
+      const { status, message } = await data(`transactions/${id}`)
+      if (status === 'committed') return { id }
+      if (status === 'rejected') return { wrong: message }
+    } catch {
+      // Not there yet, or the node is not: ask again.
+    }
+  }
+  return { unknown: id }
+}
