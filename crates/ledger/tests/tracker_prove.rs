@@ -239,8 +239,8 @@ fn rsa_spki(bits: usize) -> Vec<u8> {
         let length = contents.len();
         let mut der = vec![tag];
         match length {
-            ..=0x7f => der.push(length as u8),
-            ..=0xff => der.extend([0x81, length as u8]),
+            0..0x80 => der.push(length as u8),
+            0x80..0x100 => der.extend([0x81, length as u8]),
             _ => der.extend([0x82, (length >> 8) as u8, length as u8]),
         }
         der.extend_from_slice(contents);
