@@ -12,6 +12,8 @@
 mod book;
 mod payout;
 mod refund;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -238,6 +240,8 @@ pub(crate) struct Machine {
     submissions: BTreeMap<TransactionId, Submission>,
     /// The order that the hook works on: one machine does one thing at a time.
     running: Option<u64>,
+    /// Coins came in since the last look at what is due.
+    coins_came: bool,
     /// When something is due next.
     wake: Option<Moment>,
     meta_saved: Meta,
@@ -306,6 +310,7 @@ impl Machine {
             watches: BTreeMap::new(),
             submissions: BTreeMap::new(),
             running: None,
+            coins_came: false,
             wake: None,
             meta_saved: Meta::default(),
             cursor_saved_at: Moment(0),
@@ -639,6 +644,7 @@ impl Machine {
         for (id, text) in sent {
             self.submit(id, text);
         }
+        self.coins_came = false;
         self.drop_old_sends();
         let active = &self.state.active;
         self.watches.retain(|number, _| active.contains(number));

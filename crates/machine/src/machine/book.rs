@@ -88,6 +88,7 @@ impl Machine {
             let Some(index) = self.keys.get(key).copied() else {
                 continue;
             };
+            self.coins_came = true;
             self.change(Record::Coin(Coin {
                 output: daybook_ledger::OutputRef {
                     transaction: transfer.id,

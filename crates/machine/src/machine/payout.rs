@@ -381,9 +381,17 @@ impl Machine {
             .filter(|send| send.fate != SendFate::Refused)
             .flat_map(|send| send.spends.iter().copied())
             .collect();
+        // What was paid for an order that is not over is not spent on another one.
+        let others: BTreeSet<u64> = self
+            .state
+            .active
+            .iter()
+            .map(|number| self.state.orders[number].index)
+            .filter(|index| *index != first)
+            .collect();
         let mut by_key: BTreeMap<u64, Vec<(OutputRef, u64)>> = BTreeMap::new();
         for coin in self.state.coins.values() {
-            if !bound.contains(&coin.output) {
+            if !bound.contains(&coin.output) && !others.contains(&coin.index) {
                 let coins = by_key.entry(coin.index).or_default();
                 coins.push((coin.output, coin.units));
             }

@@ -62,7 +62,8 @@ impl Machine {
             let (RefundStep::Wanted, Some(to)) = (&refund.step, refund.to) else {
                 continue;
             };
-            if self.now < refund.next {
+            // Change that came back may be what was missing.
+            if self.now < refund.next && !self.coins_came {
                 let next = refund.next;
                 self.wake_at(next);
                 continue;
