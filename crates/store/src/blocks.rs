@@ -4,8 +4,12 @@
 //! counts on it, and whatever is missing is written anew from the log.
 
 use std::{
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use daybook_ledger::{Height, block::BlockHash};
@@ -30,6 +34,8 @@ const REBUILD_ENTRIES: usize = 4_096;
 pub(crate) struct BlockTable {
     path: PathBuf,
     file: Arc<dyn File>,
+    /// A flush failed.
+    unflushed: AtomicBool,
 }
 
 impl BlockTable {
@@ -55,7 +61,11 @@ impl BlockTable {
         if found != header(chain) {
             return Ok(None);
         }
-        let table = BlockTable { path, file };
+        let table = BlockTable {
+            path,
+            file,
+            unflushed: AtomicBool::new(false),
+        };
         // The newest entry that a checkpoint counts on: when it is sound, so was the flush before.
         if height.0 > 0 && table.read(height)?.is_none() {
             return Ok(None);
@@ -74,7 +84,11 @@ impl BlockTable {
         file.write_at(&header(chain), 0).at(&path)?;
         file.sync_data().at(&path)?;
         disk.sync_dir(dir).at(dir)?;
-        Ok(BlockTable { path, file })
+        Ok(BlockTable {
+            path,
+            file,
+            unflushed: AtomicBool::new(false),
+        })
     }
 
     /// Writes the entries of all blocks up to `until` from the log.
@@ -116,9 +130,19 @@ impl BlockTable {
         &self.path
     }
 
-    /// Makes all entries durable.
+    /// Makes all entries durable. Once that failed it fails for ever: Linux takes pages that it could not
+    /// write for clean, so that the next flush would succeed without them. The next start writes the
+    /// entries behind the last checkpoint anew.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_data().at(&self.path)
+        if self.unflushed.load(Ordering::Acquire) {
+            let error = io::Error::other("an earlier flush of it failed");
+            return Err(error).at(&self.path);
+        }
+        let flushed = self.file.sync_data().at(&self.path);
+        if flushed.is_err() {
+            self.unflushed.store(true, Ordering::Release);
+        }
+        flushed
     }
 
     /// Where a block at or below the tip lies.

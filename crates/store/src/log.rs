@@ -341,11 +341,13 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    /// Goes on in the last segment at `offset`, after wiping the unfinished write that may lie there.
+    /// Goes on in the last segment at `offset`, after wiping the unfinished write that may lie there and
+    /// writing the `last` record anew.
     pub(crate) fn open(
         log: Arc<Log>,
         chain: BlockHash,
         offset: u64,
+        last: Option<Place>,
         torn: &Torn,
         segment_bytes: u64,
     ) -> Result<Appender, StoreError> {
@@ -361,7 +363,18 @@ impl Appender {
             wipe(&*file, &current.path, offset, torn.bytes)?;
         }
         // A process that was killed between a write and its flush leaves a whole record that only the
-        // page cache holds. What is served from here on must survive a power cut.
+        // page cache holds; so does one whose flush failed. What is served from here on must survive a
+        // power cut, and a flush alone may not do: Linux takes pages that it could not write for clean, so
+        // they have to be written again. Every record before the last was flushed with success.
+        if let Some(last) = last {
+            let segment = log.segment_of(last)?;
+            let file = segment.file()?;
+            let mut bytes = vec![0; last.length as usize];
+            file.read_at(&mut bytes, last.offset)
+                .reading(&segment.path, last.offset)?;
+            file.write_at(&bytes, last.offset).at(&segment.path)?;
+            file.sync_data().at(&segment.path)?;
+        }
         file.sync_data().at(&current.path)?;
         log.disk.sync_dir(&log.dir).at(&log.dir)?;
         Ok(Appender {

@@ -263,7 +263,14 @@ pub fn open(
         tracing::warn!(bytes = torn.bytes, height = %tip.height, "dropped an unfinished last write");
     }
     let (_, end) = scan.end();
-    let appender = Appender::open(log.clone(), genesis_hash, end, &torn, options.segment_bytes)?;
+    let appender = Appender::open(
+        log.clone(),
+        genesis_hash,
+        end,
+        scan.last(),
+        &torn,
+        options.segment_bytes,
+    )?;
     let shared = Arc::new(Shared {
         dir: dir.to_owned(),
         disk,

@@ -138,3 +138,39 @@ fn after_a_failed_write_or_flush_the_writer_writes_no_more() {
         assert_same(&store, &after[height], height as u64);
     }
 }
+
+#[test]
+fn a_record_whose_flush_failed_is_written_again_before_it_is_served() {
+    let (made, after) = chain(79, BLOCKS, 3);
+    let whole = SimulatedDisk::new();
+    run(&whole, &made);
+    let mut kept = 0;
+    for fault in 0..whole.operations() {
+        let disk = SimulatedDisk::new();
+        disk.fail_at(fault, Fault::ForgetfulSync);
+        let durable = run(&disk, &made);
+        // The process ends and starts again; the machine goes on, and with it the page cache.
+        let Ok((store, writer, _)) = open(&disk, tiny()) else {
+            continue;
+        };
+        let served = store.tip().height.0 as usize;
+        assert!(served >= durable);
+        kept += usize::from(served > durable);
+        drop(writer);
+        // Then the power fails.
+        for seed in 0..4 {
+            let (store, ..) = open(&disk.restart(seed), tiny())
+                .unwrap_or_else(|error| panic!("flush {fault}, seed {seed}: {error}"));
+            let height = store.tip().height.0 as usize;
+            assert_eq!(
+                height, served,
+                "flush {fault}, seed {seed}: what was served is there"
+            );
+            assert_same(&store, &after[height], height as u64);
+        }
+    }
+    assert!(
+        kept > 0,
+        "some records were whole though their flush failed"
+    );
+}

@@ -53,6 +53,7 @@ pub(crate) struct Scan {
     window: Vec<u8>,
     window_start: u64,
     torn: Torn,
+    last: Option<Place>,
 }
 
 impl Scan {
@@ -75,6 +76,7 @@ impl Scan {
             window: Vec::new(),
             window_start: 0,
             torn: Torn::default(),
+            last: None,
         })
     }
 
@@ -97,6 +99,7 @@ impl Scan {
                     }
                     self.offset += record.prefix.stride();
                     self.next = self.next.next();
+                    self.last = Some(place);
                     return Ok(Some((place, record)));
                 }
                 Err(Missing::Nothing) if self.at + 1 < self.segments.len() => {
@@ -154,6 +157,11 @@ impl Scan {
     /// What lies behind the last record. Known when [`Scan::next`] has returned `None`.
     pub(crate) fn torn(&self) -> Torn {
         self.torn
+    }
+
+    /// Where the last record that was read lies.
+    pub(crate) fn last(&self) -> Option<Place> {
+        self.last
     }
 
     /// Segment and offset where the next record goes or is.
