@@ -59,7 +59,12 @@ fn canonical_bytes_leaves_roots_and_paths_are_the_published_ones() {
     assert_eq!(frontier.root(), hash(ROOTS[0]));
     for ((text, leaf), root) in five().iter().zip(leaves).zip(&ROOTS[1..]) {
         assert_eq!(canon(&parse(text)), *text);
-        let metadata = parse(text).as_object().unwrap().get(METADATA).unwrap().clone();
+        let metadata = parse(text)
+            .as_object()
+            .unwrap()
+            .get(METADATA)
+            .unwrap()
+            .clone();
         let time = metadata.as_object().unwrap().get("txnTime").cloned();
         let entry = EntryText::new(parse(text).as_object().unwrap());
         let committed = entry.committed(frontier.size() + 1, time.as_ref().and_then(Value::as_str));
@@ -77,7 +82,13 @@ fn canonical_bytes_leaves_roots_and_paths_are_the_published_ones() {
     assert_eq!(inclusion_proof(&all, 4).unwrap(), [hash(ROOTS[4])]);
     assert_eq!(inclusion_proof(&all[..3], 2).unwrap(), [hash(ROOTS[2])]);
     let grown = consistency_proof(&all, 3).unwrap();
-    assert!(verify_consistency(3, hash(ROOTS[3]), 5, hash(ROOTS[5]), &grown));
+    assert!(verify_consistency(
+        3,
+        hash(ROOTS[3]),
+        5,
+        hash(ROOTS[5]),
+        &grown
+    ));
 }
 
 #[test]
@@ -95,7 +106,9 @@ fn the_roots_that_the_original_publishes_are_reached() {
             ("identifier", Value::from(who)),
             ("op", Value::from(format!("op{number}"))),
         ]);
-        frontier.push(TreeHash::leaf(EntryText::new(&entry).committed(number, None)));
+        frontier.push(TreeHash::leaf(
+            EntryText::new(&entry).committed(number, None),
+        ));
         roots.insert(number, frontier.root().to_string());
     }
     assert_eq!(roots[&3], "3u8ZCezSXJq72H5CdEryyTuwAKzeZnCZyfftJVFr7y8U");
@@ -113,7 +126,10 @@ fn state_parallel_and_ledger_hashes_are_the_published_ones() {
         uncommitted_size: 5,
     };
     let (seven, eight) = (state("CONT-7"), state("CONT-8"));
-    assert_eq!(State::read(&Value::Object(seven.to_object())), Some(seven.clone()));
+    assert_eq!(
+        State::read(&Value::Object(seven.to_object())),
+        Some(seven.clone())
+    );
     assert_eq!(seven.legacy_hash(), "674aaa87c64f92cd7809056036d21ca7");
     assert_eq!(eight.legacy_hash(), "4266897e49ded9018c77d1bf39014d18");
     assert_eq!(
@@ -149,8 +165,14 @@ fn a_network_is_founded_once_and_by_a_validator_of_its_genesis() {
         settings: Settings::default(),
     };
     assert_eq!(network.ask(&nobody, &validator()), Err(Code::TooFewMembers));
-    assert_eq!(network.ask(&founding, &validator()).unwrap().kind(), "found");
-    assert_eq!(network.ask(&founding, &validator()), Err(Code::AlreadyFounded));
+    assert_eq!(
+        network.ask(&founding, &validator()).unwrap().kind(),
+        "found"
+    );
+    assert_eq!(
+        network.ask(&founding, &validator()),
+        Err(Code::AlreadyFounded)
+    );
     assert_eq!(network.book.members().count(), 2);
 }
 
@@ -160,7 +182,10 @@ fn a_validator_admits_members_where_the_network_has_it_so() {
     let admission = Body::Admit { card: card(6) };
     assert_eq!(network.ask(&admission, &key(1)), Err(Code::NotAFounder));
     network.ask(&admission, &validator()).unwrap();
-    assert_eq!(network.ask(&admission, &validator()), Err(Code::MemberExists));
+    assert_eq!(
+        network.ask(&admission, &validator()),
+        Err(Code::MemberExists)
+    );
     let vote = Action::Admit { card: card(7) };
     assert_eq!(network.propose(1, vote), Err(Code::NotAdmittedSo));
     network.with_ledger("A", &[6, 1], UNANIMOUS);
@@ -174,7 +199,10 @@ fn more_than_half_of_the_members_admit_where_the_network_has_it_so() {
         ..Settings::default()
     });
     let admission = Body::Admit { card: card(6) };
-    assert_eq!(network.ask(&admission, &validator()), Err(Code::NotAdmittedSo));
+    assert_eq!(
+        network.ask(&admission, &validator()),
+        Err(Code::NotAdmittedSo)
+    );
     let proposal = network.propose(1, Action::Admit { card: card(6) }).unwrap();
     let second = network.propose(2, Action::Admit { card: card(6) }).unwrap();
     assert_eq!(network.fate(&second), "waiting");
@@ -186,7 +214,10 @@ fn more_than_half_of_the_members_admit_where_the_network_has_it_so() {
     assert_eq!(network.fate(&second), "dropped");
     assert!(matches!(
         commit.outcome_of(&second.id()),
-        Some(Effect::Dropped { code: Code::MemberExists, .. })
+        Some(Effect::Dropped {
+            code: Code::MemberExists,
+            ..
+        })
     ));
 }
 
@@ -196,21 +227,50 @@ fn a_member_changes_its_card_and_its_key_with_its_present_key_only() {
     let first = card(1);
     let moved = first.next(first.profile().clone(), &key(101));
     let announce = |card: &Card| Body::Announce { card: card.clone() };
-    assert_eq!(network.ask(&announce(&first), &key(1)), Err(Code::NothingToDo));
-    assert_eq!(network.ask(&announce(&moved), &key(101)), Err(Code::ForeignKey));
-    assert_eq!(network.ask(&announce(&moved), &key(2)), Err(Code::ForeignKey));
+    assert_eq!(
+        network.ask(&announce(&first), &key(1)),
+        Err(Code::NothingToDo)
+    );
+    assert_eq!(
+        network.ask(&announce(&moved), &key(101)),
+        Err(Code::ForeignKey)
+    );
+    assert_eq!(
+        network.ask(&announce(&moved), &key(2)),
+        Err(Code::ForeignKey)
+    );
     let skipping = moved.next(first.profile().clone(), &key(101));
-    assert_eq!(network.ask(&announce(&skipping), &key(1)), Err(Code::WrongRevision));
+    assert_eq!(
+        network.ask(&announce(&skipping), &key(1)),
+        Err(Code::WrongRevision)
+    );
     let stolen = first.next(first.profile().clone(), &key(2));
-    assert_eq!(network.ask(&announce(&stolen), &key(1)), Err(Code::KeyInUse));
+    assert_eq!(
+        network.ask(&announce(&stolen), &key(1)),
+        Err(Code::KeyInUse)
+    );
     network.ask(&announce(&moved), &key(1)).unwrap();
     // The old key says nothing any more, but is still known as the member's.
     let action = network.create(1, "A", &[1, 2], UNANIMOUS);
     assert_eq!(network.propose(1, action), Err(Code::ForeignKey));
-    assert_eq!(network.book.owner(&key(1).public_key()).unwrap().card.did(), did(1));
-    assert_eq!(network.book.owner(&key(101).public_key()).unwrap().card.did(), did(1));
+    assert_eq!(
+        network.book.owner(&key(1).public_key()).unwrap().card.did(),
+        did(1)
+    );
+    assert_eq!(
+        network
+            .book
+            .owner(&key(101).public_key())
+            .unwrap()
+            .card
+            .did(),
+        did(1)
+    );
     let back = moved.next(first.profile().clone(), &key(1));
-    assert_eq!(network.ask(&announce(&back), &key(101)), Err(Code::KeyInUse));
+    assert_eq!(
+        network.ask(&announce(&back), &key(101)),
+        Err(Code::KeyInUse)
+    );
 }
 
 #[test]
@@ -222,7 +282,9 @@ fn all_others_remove_a_member_who_then_says_nothing_and_is_asked_nothing() {
         network.propose(1, Action::Remove { subject: did(1) }),
         Err(Code::BadGroup)
     );
-    let proposal = network.propose(1, Action::Remove { subject: did(5) }).unwrap();
+    let proposal = network
+        .propose(1, Action::Remove { subject: did(5) })
+        .unwrap();
     assert_eq!(network.endorse(5, &proposal), Err(Code::ForeignEndorser));
     for seed in [2, 3, 4] {
         network.endorse(seed, &proposal).unwrap();
@@ -274,7 +336,9 @@ fn a_ledger_is_created_with_the_last_endorsement_and_by_that_same_entry() {
     assert_eq!(progress.endorsed[0], did(1));
     assert_eq!(progress.missing, [did(5)]);
     let commit = network.endorse(5, &proposal).unwrap();
-    let Some(Effect::Committed { states, endorsers, .. }) = commit.outcome_of(&proposal.id())
+    let Some(Effect::Committed {
+        states, endorsers, ..
+    }) = commit.outcome_of(&proposal.id())
     else {
         panic!("{commit:?}");
     };
@@ -410,9 +474,15 @@ fn other_genesis_entries_under_the_same_root_are_refused() {
     );
     let request = Request::sign(network.id(), &body, &key(1));
     let mut value = Value::parse(&request.text, DEPTH_MAX).unwrap();
-    let Value::Object(outer) = &mut value else { panic!() };
-    let Some(Value::Object(command)) = outer.get_mut("command") else { panic!() };
-    let Some(Value::Object(action)) = command.get_mut("action") else { panic!() };
+    let Value::Object(outer) = &mut value else {
+        panic!()
+    };
+    let Some(Value::Object(command)) = outer.get_mut("command") else {
+        panic!()
+    };
+    let Some(Value::Object(action)) = command.get_mut("action") else {
+        panic!()
+    };
     action.insert("entries", Value::Array(vec![Value::Object(other.unwrap())]));
     let command = canon(outer.get("command").unwrap());
     let signed = [b"daybook/consortium/request/1\0", command.as_bytes()].concat();
@@ -454,7 +524,10 @@ fn only_participants_propose_and_the_group_is_the_ledgers_own() {
     let entries = network.append(1, &["A"], &["{}"]);
     let proposal = network.propose(1, entries).unwrap();
     assert_eq!(network.endorse(4, &proposal), Err(Code::ForeignEndorser));
-    assert_eq!(network.refuse(4, &proposal, "no"), Err(Code::ForeignEndorser));
+    assert_eq!(
+        network.refuse(4, &proposal, "no"),
+        Err(Code::ForeignEndorser)
+    );
     network.endorse(2, &proposal).unwrap();
     assert_eq!(network.fate(&proposal), "open");
 }
@@ -480,7 +553,11 @@ fn the_participants_of_a_ledger_change_by_agreement_of_the_old_and_the_new_ones(
         .propose(1, regroup(&[1, 2, 3], Policy::AtLeast(2)))
         .unwrap();
     network.endorse(3, &proposal).unwrap();
-    assert_eq!(network.fate(&proposal), "open", "the old participants are not all there");
+    assert_eq!(
+        network.fate(&proposal),
+        "open",
+        "the old participants are not all there"
+    );
     network.endorse(2, &proposal).unwrap();
     assert_eq!(network.fate(&proposal), "committed");
     assert_eq!(network.book.ledgers_of(did(3)).count(), 1);
@@ -519,7 +596,9 @@ fn forged_foreign_wrong_and_repeated_endorsements_are_refused() {
     let text = std::str::from_utf8(&good.text).unwrap();
     let spoilt = text.replace(&did(2).to_string(), &did(3).to_string());
     assert_eq!(
-        network.submit(Request { text: spoilt.into() }),
+        network.submit(Request {
+            text: spoilt.into()
+        }),
         Err(Code::BadSignature)
     );
     assert_eq!(
@@ -566,7 +645,10 @@ fn a_refusal_that_leaves_too_few_ends_a_proposal_and_tells_why() {
     let entries = network.append(1, &["A"], &["{}"]);
     let proposal = network.propose(1, entries).unwrap();
     network.refuse(2, &proposal, "no").unwrap();
-    assert_eq!(network.refuse(2, &proposal, "no"), Err(Code::AlreadyRefused));
+    assert_eq!(
+        network.refuse(2, &proposal, "no"),
+        Err(Code::AlreadyRefused)
+    );
     assert_eq!(network.endorse(2, &proposal), Err(Code::Equivocation));
     network.refuse(3, &proposal, "no").unwrap();
     assert_eq!(network.fate(&proposal), "open");
@@ -603,7 +685,10 @@ fn one_proposal_is_open_for_a_ledger_and_the_others_follow_in_order() {
         proposals.push(network.propose(seed, action).unwrap());
     }
     let fates = |network: &Network| -> Vec<_> {
-        proposals.iter().map(|proposal| network.fate(proposal)).collect()
+        proposals
+            .iter()
+            .map(|proposal| network.fate(proposal))
+            .collect()
     };
     assert_eq!(fates(&network), ["open", "waiting", "waiting"]);
     assert_eq!(proposals[2].effects(), [Effect::Queued { behind: 2 }]);
@@ -638,7 +723,10 @@ fn two_proposers_at_the_same_instant_are_both_served_in_one_order_a_hundred_time
         let two = network.propose(2, two).unwrap();
         network.endorse(2, &one).unwrap();
         network.endorse(1, &two).unwrap();
-        assert_eq!((network.fate(&one), network.fate(&two)), ("committed", "committed"));
+        assert_eq!(
+            (network.fate(&one), network.fate(&two)),
+            ("committed", "committed")
+        );
     }
     assert_eq!(network.size("A"), 201);
 }
@@ -746,7 +834,10 @@ fn what_waits_past_its_deadline_is_never_opened() {
     let expiries = network.wait(500);
     assert!(matches!(
         expiries[0].effects(),
-        [Effect::Expired { was_open: true, .. }, Effect::Opened { .. }]
+        [
+            Effect::Expired { was_open: true, .. },
+            Effect::Opened { .. }
+        ]
     ));
     assert_eq!(network.fate(&proposals[2]), "open");
 }
@@ -783,12 +874,20 @@ fn the_same_request_twice_is_one_proposal_before_and_after_its_end() {
         // Blocks pass, and the book forgets what history knows.
         let card = network.book.member(did(5)).unwrap().card.clone();
         let next = card.next(card.profile().clone(), &key(5));
-        network.ask(&Body::Announce { card: next }, &key(5)).unwrap();
+        network
+            .ask(&Body::Announce { card: next }, &key(5))
+            .unwrap();
     }
     let other = network.append(1, &["A"], &[r#"{"no":"2"}"#]);
-    assert_eq!(network.propose_as(1, "b7a1c0de", other), Err(Code::RequestReused));
+    assert_eq!(
+        network.propose_as(1, "b7a1c0de", other),
+        Err(Code::RequestReused)
+    );
     let other = network.create(1, "B", &[1, 2], UNANIMOUS);
-    assert_eq!(network.propose_as(1, "b7a1c0de", other), Err(Code::RequestReused));
+    assert_eq!(
+        network.propose_as(1, "b7a1c0de", other),
+        Err(Code::RequestReused)
+    );
     // Another member may have chosen the same name.
     let own = network.append(2, &["A"], &[r#"{"no":"2"}"#]);
     assert!(network.propose_as(2, "b7a1c0de", own).is_ok());
@@ -817,8 +916,14 @@ fn requests_for_another_network_or_of_another_form_are_refused() {
         r#"{"command":{},"signature":"","signer":""}"#,
         &good.replace("\"signer\"", "\"more\":1,\"signer\""),
         &good.replace("\"withdraw\"", "\"wish\""),
-        &good.replace("\"kind\":\"withdraw\",", "\"kind\":\"withdraw\",\"more\":1,"),
-        &good.replace("\"kind\":\"withdraw\",", "\"kind\":\"withdraw\",\"kind\":\"withdraw\","),
+        &good.replace(
+            "\"kind\":\"withdraw\",",
+            "\"kind\":\"withdraw\",\"more\":1,",
+        ),
+        &good.replace(
+            "\"kind\":\"withdraw\",",
+            "\"kind\":\"withdraw\",\"kind\":\"withdraw\",",
+        ),
         &good[..good.len() - 1],
     ] {
         let request = Request {
@@ -843,7 +948,10 @@ fn deadlines_are_ahead_and_not_too_far() {
     let mut network = Network::new();
     for (deadline, expected) in [
         (network.now, Err(Code::BadDeadline)),
-        (network.now + 60_000 + DEADLINE_MS_DEFAULT, Err(Code::BadDeadline)),
+        (
+            network.now + 60_000 + DEADLINE_MS_DEFAULT,
+            Err(Code::BadDeadline),
+        ),
         (u64::MAX, Err(Code::BadDeadline)),
         (network.now + DEADLINE_MS_DEFAULT, Ok(())),
     ] {
@@ -866,9 +974,8 @@ fn entries_are_signed_by_their_proposer_and_now() {
         batch: Batch::new(&[entry]),
     };
     let bare = parse(r#"{"no":"1"}"#).as_object().unwrap().clone();
-    let signed = |seconds: u64, seed: u8| {
-        sign_entry(bare.clone(), seconds, &key(seed), DEPTH_MAX).unwrap()
-    };
+    let signed =
+        |seconds: u64, seed: u8| sign_entry(bare.clone(), seconds, &key(seed), DEPTH_MAX).unwrap();
     let now = network.now / 1_000;
     let mut changed = signed(now, 1);
     changed.insert("no", Value::from("2"));
@@ -881,7 +988,10 @@ fn entries_are_signed_by_their_proposer_and_now() {
         signed(u64::MAX, 1),
         signed(0, 1),
     ] {
-        assert_eq!(network.propose(1, append(entry)), Err(Code::BadEntrySignature));
+        assert_eq!(
+            network.propose(1, append(entry)),
+            Err(Code::BadEntrySignature)
+        );
     }
     assert!(network.propose(1, append(signed(now, 1))).is_ok());
 }
@@ -917,7 +1027,11 @@ fn a_strict_network_refuses_entries_that_are_no_documents() {
                 policy: UNANIMOUS,
                 batch: network.batch(1, &[&text]),
             };
-            assert_eq!(network.propose(1, action).map(drop), expected, "{documents:?} {text}");
+            assert_eq!(
+                network.propose(1, action).map(drop),
+                expected,
+                "{documents:?} {text}"
+            );
         }
     }
 }
@@ -928,7 +1042,15 @@ fn a_ledger_may_have_any_name_of_up_to_512_characters() {
     let mut network = Network::new();
     let long = "я".repeat(LEDGER_NAME_CHARS_MAX);
     let names = [
-        "test_x", "a\"b'c", "$(reboot)", "a;b", "a/b/../c", "a,b", "контейнер №7 \u{1f600}", "\u{0}\n", long.as_str(),
+        "test_x",
+        "a\"b'c",
+        "$(reboot)",
+        "a;b",
+        "a/b/../c",
+        "a,b",
+        "контейнер №7 \u{1f600}",
+        "\u{0}\n",
+        long.as_str(),
     ];
     for name in names {
         network.with_ledger(name, &[1, 2], UNANIMOUS);
@@ -965,15 +1087,27 @@ fn a_proposal_has_bounds() {
         (create(one(), network.batch(1, &[&long])), Code::TooLarge),
         (create(one(), network.batch(1, &many)), Code::TooLarge),
         (create(one(), network.batch(1, &[])), Code::BadEntry),
-        (create(names(LEDGERS_PER_PROPOSAL_MAX + 1), network.batch(1, &["{}"])), Code::TooLarge),
         (
             create(
-                names(LEDGERS_PER_PROPOSAL_MAX),
-                network.batch(1, &vec!["{}"; 1 + SEQUENCES_PER_PROPOSAL_MAX / LEDGERS_PER_PROPOSAL_MAX]),
+                names(LEDGERS_PER_PROPOSAL_MAX + 1),
+                network.batch(1, &["{}"]),
             ),
             Code::TooLarge,
         ),
-        (create(Vec::new(), network.batch(1, &["{}"])), Code::BadLedgerName),
+        (
+            create(
+                names(LEDGERS_PER_PROPOSAL_MAX),
+                network.batch(
+                    1,
+                    &vec!["{}"; 1 + SEQUENCES_PER_PROPOSAL_MAX / LEDGERS_PER_PROPOSAL_MAX],
+                ),
+            ),
+            Code::TooLarge,
+        ),
+        (
+            create(Vec::new(), network.batch(1, &["{}"])),
+            Code::BadLedgerName,
+        ),
     ] {
         assert_eq!(network.propose(1, action), Err(code));
     }
@@ -1003,7 +1137,13 @@ fn an_exported_ledger_is_verified_by_the_file_and_the_keys_alone_and_any_change_
     assert_eq!((report.size, report.agreements), (7, 4));
     assert_eq!(
         report.root,
-        network.book.ledger("CONT-1").unwrap().frontier.root().to_string()
+        network
+            .book
+            .ledger("CONT-1")
+            .unwrap()
+            .frontier
+            .root()
+            .to_string()
     );
     assert_eq!(report.proposed.values().sum::<u64>(), 7);
 
@@ -1018,22 +1158,26 @@ fn an_exported_ledger_is_verified_by_the_file_and_the_keys_alone_and_any_change_
         swapped.swap(place, (place + 1) % lines.len());
         for changed in [less, twice, swapped] {
             let changed = changed.join("\n") + "\n";
-            assert!(!verify_export(changed.as_bytes(), &keys).is_sound(), "line {place}");
+            assert!(
+                !verify_export(changed.as_bytes(), &keys).is_sound(),
+                "line {place}"
+            );
         }
     }
     // A character changed: base64 and whole numbers of it show every one.
     for place in (0..file.len()).step_by(7) {
         let mut changed = file.clone().into_bytes();
         changed[place] = if changed[place] == b'1' { b'2' } else { b'1' };
-        let around = &file[place.saturating_sub(40)..place + 10];
-        assert!(!verify_export(&changed, &keys).is_sound(), "byte {place} of {around}");
+        assert!(!verify_export(&changed, &keys).is_sound(), "byte {place}");
     }
     for end in [0, 1, file.len() / 2, file.len() - 1] {
         assert!(!verify_export(&file.as_bytes()[..end], &keys).is_sound());
     }
     // Other keys.
     let mut foreign = keys.clone();
-    foreign.members.insert(did(2), BTreeSet::from([key(9).public_key()]));
+    foreign
+        .members
+        .insert(did(2), BTreeSet::from([key(9).public_key()]));
     assert!(!verify_export(file.as_bytes(), &foreign).is_sound());
     assert!(!verify_export(file.as_bytes(), &Keys::default()).is_sound());
 }
@@ -1046,16 +1190,24 @@ fn an_export_without_enough_endorsements_is_found_out() {
     let mut lines: Vec<Value> = file.lines().map(parse).collect();
     let last = lines.last_mut().unwrap();
     let Value::Object(line) = last else { panic!() };
-    let Some(Value::Object(agreement)) = line.get_mut("agreement") else { panic!() };
-    let Some(Value::Array(endorsements)) = agreement.get_mut("endorsements") else { panic!() };
+    let Some(Value::Object(agreement)) = line.get_mut("agreement") else {
+        panic!()
+    };
+    let Some(Value::Array(endorsements)) = agreement.get_mut("endorsements") else {
+        panic!()
+    };
     let dropped = endorsements.pop().unwrap();
-    let text = |lines: &[Value]| -> String { lines.iter().map(|line| canon(line) + "\n").collect() };
+    let text =
+        |lines: &[Value]| -> String { lines.iter().map(|line| canon(line) + "\n").collect() };
     let report = verify_export(text(&lines).as_bytes(), &Keys::of(&network.book));
     assert_eq!(report.findings[0].code, "not_agreed");
     // Unless the one who is missing was removed.
-    let missing = Entry::read(canon(&dropped).into()).unwrap();
+    let text_of_missing = canon(&dropped).into();
+    let missing = Command::from_stored(&Request {
+        text: text_of_missing,
+    });
     let mut keys = Keys::of(&network.book);
-    keys.removed.insert(missing.command().unwrap().member().unwrap());
+    keys.removed.insert(missing.unwrap().member().unwrap());
     assert!(verify_export(text(&lines).as_bytes(), &keys).is_sound());
 }
 
@@ -1093,7 +1245,12 @@ fn an_entry_that_does_not_follow_changes_nothing() {
     let later = other.endorse(4, &foreign).unwrap();
     let mut prover = Prover::new(&genesis());
     for entry in [&proposal, &foreign, &later] {
-        assert!(network.book.verify(entry, &mut prover, &network.archive).is_err());
+        assert!(
+            network
+                .book
+                .verify(entry, &mut prover, &network.archive)
+                .is_err()
+        );
     }
     assert!(network.book.record(&later, Height(99)).is_err());
     assert_eq!(network.book, before);
@@ -1118,17 +1275,25 @@ fn an_endorser_agrees_to_what_its_own_copy_comes_to_and_to_nothing_else() {
     // A question that was tampered with.
     let mut forged = asked.clone();
     forged.agreed = TreeHash([1; 32]);
-    assert!(matches!(endorser.judge(&forged, &network.book), Verdict::Refuse(_)));
+    assert!(matches!(
+        endorser.judge(&forged, &network.book),
+        Verdict::Refuse(_)
+    ));
     let mut forged = asked.clone();
     forged.states[0].uncommitted_size += 1;
-    assert!(matches!(endorser.judge(&forged, &network.book), Verdict::Refuse(_)));
+    assert!(matches!(
+        endorser.judge(&forged, &network.book),
+        Verdict::Refuse(_)
+    ));
     // Rules of its own.
     let strict = EndorserRules {
         groups: Some(vec![[did(1), did(2)].into()]),
         ..EndorserRules::default()
     };
     let mut strict = Endorser::new(did(2), strict, prover.clone());
-    assert!(matches!(strict.judge(&asked, &network.book), Verdict::Refuse(reason) if reason.contains("group")));
+    assert!(
+        matches!(strict.judge(&asked, &network.book), Verdict::Refuse(reason) if reason.contains("group"))
+    );
     let asking = EndorserRules {
         entries: Answer::Ask,
         ..EndorserRules::default()
@@ -1142,7 +1307,9 @@ fn an_endorser_agrees_to_what_its_own_copy_comes_to_and_to_nothing_else() {
     let reason = "я".repeat(REASON_BYTES_MAX);
     let asked = network.book.asked(&proposal.id(), did(3)).unwrap();
     let third = Endorser::new(did(3), EndorserRules::default(), prover);
-    network.submit(third.refuse(&asked, &reason, &key(3))).unwrap();
+    network
+        .submit(third.refuse(&asked, &reason, &key(3)))
+        .unwrap();
     assert_eq!(network.fate(&proposal), "refused");
     // About members a person decides.
     let action = Action::Remove { subject: did(5) };
@@ -1162,6 +1329,8 @@ fn the_bytes_of_entries_and_snapshots_do_not_change() {
     let open = network.propose(2, action).unwrap();
     let action = network.append(1, &["CONT-1"], &[r#"{"no":"2"}"#]);
     network.propose(1, action).unwrap();
+    let snapshot = daybook_ledger::canonical::sha3(&network.book.encode());
+    assert_eq!(hex::encode(snapshot), GOLDEN_SNAPSHOT);
     network.wait(TTL);
     let ids: Vec<String> = network
         .archive
@@ -1177,13 +1346,18 @@ fn the_bytes_of_entries_and_snapshots_do_not_change() {
     );
     let expiry = network.archive.all.last().unwrap();
     assert_eq!(std::str::from_utf8(expiry.text()).unwrap(), GOLDEN_EXPIRY);
-    let snapshot = daybook_ledger::canonical::sha3(&network.book.encode());
-    assert_eq!(hex::encode(snapshot), GOLDEN_SNAPSHOT);
 }
 
-const GOLDEN: [&str; 0] = [];
-const GOLDEN_EXPIRY: &str = "";
-const GOLDEN_SNAPSHOT: &str = "";
+const GOLDEN: [&str; 6] = [
+    "found 2fe36a174953b7b2792687438c15bfa7929a1ac06c34bc43244dadbc142c85e9",
+    "propose bba188e8fcfc9bb6ab459e467b80b05593c04d9ba6a0024f6632741af745109d",
+    "endorse d22aa1129d976a4fc3eb531f9bfb754fad9e50aca1e7daa1b4f09323934b0355",
+    "propose facebdd316bec52a7270e70fc2e7313b617af7779b99207df411f3a2824f5c13",
+    "propose 70198a87d68eef7747bf7ec7dbedd046b87e04663eb27607b26e46fca2f2be63",
+    "expiry b276628d6976b8cccad0b309a6858f6338c4b4bdd56a38b0b7eacd9b92962813",
+];
+const GOLDEN_EXPIRY: &str = r#"{"at":1772356547005,"book":"consortium","effects":[{"effect":"expired","missing":["J7CUQvLhdTVhye2SHg6w9K"],"proposal":"facebdd316bec52a7270e70fc2e7313b617af7779b99207df411f3a2824f5c13","was_open":true},{"effect":"expired","missing":[],"proposal":"70198a87d68eef7747bf7ec7dbedd046b87e04663eb27607b26e46fca2f2be63","was_open":false}],"kind":"expiry"}"#;
+const GOLDEN_SNAPSHOT: &str = "d543fd6b2c73303d41608c8cb28a2447cd480899cf40151be9f0385c57083b2b";
 
 #[test]
 fn a_snapshot_that_is_cut_lengthened_or_contradictory_is_refused() {

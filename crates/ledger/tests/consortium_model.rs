@@ -84,7 +84,11 @@ impl Naive {
     }
 
     fn active(&self) -> Vec<Did> {
-        self.members.keys().filter(|did| self.is_active(did)).copied().collect()
+        self.members
+            .keys()
+            .filter(|did| self.is_active(did))
+            .copied()
+            .collect()
     }
 
     fn speaks(&self, did: &Did, signer: &SigningKey) -> Result<(), Code> {
@@ -146,10 +150,18 @@ impl Naive {
             Ok((ledger, left))
         };
         let known = |dids: &[Did]| {
-            dids.iter().all(|did| self.is_active(did)).then_some(()).ok_or(Code::UnknownMember)
+            dids.iter()
+                .all(|did| self.is_active(did))
+                .then_some(())
+                .ok_or(Code::UnknownMember)
         };
         match &propose.action {
-            Action::Create { ledgers, participants, policy, .. } => {
+            Action::Create {
+                ledgers,
+                participants,
+                policy,
+                ..
+            } => {
                 known(participants)?;
                 if !participants.contains(&proposer) {
                     return Err(Code::BadGroup);
@@ -157,7 +169,10 @@ impl Naive {
                 if ledgers.iter().any(|name| self.ledgers.contains_key(name)) {
                     return Err(Code::LedgerExists);
                 }
-                Ok(vec![(participants.clone(), policy.needed(participants.len()))])
+                Ok(vec![(
+                    participants.clone(),
+                    policy.needed(participants.len()),
+                )])
             }
             Action::Append { ledgers, .. } => {
                 let mut seats = Vec::new();
@@ -174,7 +189,11 @@ impl Naive {
                 }
                 Ok(seats)
             }
-            Action::Regroup { ledger, participants, policy } => {
+            Action::Regroup {
+                ledger,
+                participants,
+                policy,
+            } => {
                 let (present, left) = of_ledger(ledger)?;
                 known(participants)?;
                 if present.participants == *participants && present.policy == *policy {
@@ -217,7 +236,12 @@ impl Naive {
     }
 
     /// The code of the refusal, or the earlier proposal that is repeated.
-    fn check(&self, body: &Body, signer: &SigningKey, at: u64) -> Result<Option<TransactionId>, Code> {
+    fn check(
+        &self,
+        body: &Body,
+        signer: &SigningKey,
+        at: u64,
+    ) -> Result<Option<TransactionId>, Code> {
         match body {
             Body::Found { .. } => return Err(Code::AlreadyFounded),
             Body::Admit { card } => {
@@ -242,7 +266,8 @@ impl Naive {
             }
             Body::Propose(propose) => {
                 let same_name = self.proposals.iter().find(|known| {
-                    known.propose.member == propose.member && known.propose.request == propose.request
+                    known.propose.member == propose.member
+                        && known.propose.request == propose.request
                 });
                 self.speaks(&propose.member, signer)?;
                 if let Some(known) = same_name {
@@ -258,7 +283,9 @@ impl Naive {
                 if let Action::Create { ledgers, .. } = &propose.action {
                     let taken = |name: &String| {
                         self.ledgers.contains_key(name)
-                            || self.pending().any(|other| Naive::slots(&other.propose).contains(name))
+                            || self
+                                .pending()
+                                .any(|other| Naive::slots(&other.propose).contains(name))
                     };
                     if ledgers.iter().any(taken) {
                         return Err(Code::LedgerExists);
@@ -272,8 +299,12 @@ impl Naive {
             }
             Body::Endorse { .. } | Body::Refuse { .. } | Body::Withdraw { .. } => {}
         }
-        let (Body::Endorse { member, proposal, .. }
-        | Body::Refuse { member, proposal, .. }
+        let (Body::Endorse {
+            member, proposal, ..
+        }
+        | Body::Refuse {
+            member, proposal, ..
+        }
         | Body::Withdraw { member, proposal }) = body
         else {
             unreachable!()
@@ -336,12 +367,16 @@ impl Naive {
                 yes: BTreeSet::from([propose.member]),
                 no: BTreeSet::new(),
             }),
-            Body::Endorse { member, proposal, .. } => {
+            Body::Endorse {
+                member, proposal, ..
+            } => {
                 let place = self.place(proposal);
                 self.proposals[place].yes.insert(*member);
                 self.tally(place, at);
             }
-            Body::Refuse { member, proposal, .. } => {
+            Body::Refuse {
+                member, proposal, ..
+            } => {
                 let place = self.place(proposal);
                 self.proposals[place].no.insert(*member);
                 self.tally(place, at);
@@ -369,7 +404,10 @@ impl Naive {
     }
 
     fn place(&self, id: &TransactionId) -> usize {
-        self.proposals.iter().position(|known| known.id == *id).unwrap()
+        self.proposals
+            .iter()
+            .position(|known| known.id == *id)
+            .unwrap()
     }
 
     fn admit(&mut self, card: &Card) {
@@ -384,10 +422,18 @@ impl Naive {
 
     fn texts_after(&self, place: usize, name: &str) -> Vec<String> {
         let proposal = &self.proposals[place];
-        let mut texts = self.ledgers.get(name).map_or(Vec::new(), |ledger| ledger.texts.clone());
+        let mut texts = self
+            .ledgers
+            .get(name)
+            .map_or(Vec::new(), |ledger| ledger.texts.clone());
         let time = matches!(proposal.propose.action, Action::Append { .. })
             .then(|| time_text(BlockTime(proposal.opened)));
-        for entry in proposal.propose.action.batch().map_or(&[][..], |batch| batch.entries()) {
+        for entry in proposal
+            .propose
+            .action
+            .batch()
+            .map_or(&[][..], |batch| batch.entries())
+        {
             let mut object = entry.to_object();
             let mut metadata = Object::from_iter([("seqNo", texts.len() as u64 + 1)]);
             if let Some(time) = &time {
@@ -420,7 +466,10 @@ impl Naive {
                         let states: Vec<State> = names
                             .into_iter()
                             .map(|name| {
-                                let before = self.ledgers.get(&name).map_or(&[][..], |ledger| &ledger.texts);
+                                let before = self
+                                    .ledgers
+                                    .get(&name)
+                                    .map_or(&[][..], |ledger| &ledger.texts);
                                 let after = self.texts_after(place, &name);
                                 State {
                                     root: TreeHash::root(before),
@@ -444,8 +493,13 @@ impl Naive {
 
     fn tally(&mut self, place: usize, _at: u64) {
         let proposal = &self.proposals[place];
-        let count = |who: &[Did], of: &BTreeSet<Did>| who.iter().filter(|did| of.contains(did)).count();
-        if proposal.seats.iter().all(|(who, needed)| count(who, &proposal.yes) >= *needed) {
+        let count =
+            |who: &[Did], of: &BTreeSet<Did>| who.iter().filter(|did| of.contains(did)).count();
+        if proposal
+            .seats
+            .iter()
+            .all(|(who, needed)| count(who, &proposal.yes) >= *needed)
+        {
             self.commit(place);
         } else if proposal
             .seats
@@ -459,11 +513,23 @@ impl Naive {
     fn commit(&mut self, place: usize) {
         let propose = self.proposals[place].propose.clone();
         match &propose.action {
-            Action::Create { ledgers, participants, policy, .. } => {
+            Action::Create {
+                ledgers,
+                participants,
+                policy,
+                ..
+            } => {
                 for name in ledgers {
                     let texts = self.texts_after(place, name);
                     let (participants, policy) = (participants.clone(), *policy);
-                    self.ledgers.insert(name.clone(), NaiveLedger { participants, policy, texts });
+                    self.ledgers.insert(
+                        name.clone(),
+                        NaiveLedger {
+                            participants,
+                            policy,
+                            texts,
+                        },
+                    );
                 }
             }
             Action::Append { ledgers, .. } => {
@@ -472,7 +538,11 @@ impl Naive {
                     self.ledgers.get_mut(name).unwrap().texts = texts;
                 }
             }
-            Action::Regroup { ledger, participants, policy } => {
+            Action::Regroup {
+                ledger,
+                participants,
+                policy,
+            } => {
                 let ledger = self.ledgers.get_mut(ledger).unwrap();
                 ledger.participants = participants.clone();
                 ledger.policy = *policy;
@@ -514,12 +584,16 @@ impl Run {
     }
 
     fn signer(&mut self, did: &Did, seed: u8) -> SigningKey {
-        let revision = self.naive.members.get(did).map_or(0, |(card, _)| card.revision());
+        let revision = self
+            .naive
+            .members
+            .get(did)
+            .map_or(0, |(card, _)| card.revision());
         let wrong = self.chance(2);
         // Cards without a new key keep the old one: look for the one that fits.
         let verkey = self.naive.members.get(did).map(|(card, _)| card.verkey());
-        let fitting = (0..=revision)
-            .map(|revision| key_of(seed, revision))
+        let candidates = (0..=revision).rev().map(|revision| key_of(seed, revision));
+        let fitting = candidates
             .chain(SEEDS.map(key))
             .find(|key| Some(key.public_key()) == verkey);
         match fitting {
@@ -529,7 +603,9 @@ impl Run {
     }
 
     fn group(&mut self, proposer: u8) -> Vec<Did> {
-        let mut seeds: BTreeSet<u8> = (0..self.random.random_range(1..=4)).map(|_| self.member()).collect();
+        let mut seeds: BTreeSet<u8> = (0..self.random.random_range(1..=4))
+            .map(|_| self.member())
+            .collect();
         if self.chance(95) {
             seeds.insert(proposer);
         }
@@ -573,9 +649,14 @@ impl Run {
         if strange || names.is_empty() {
             names.push("nowhere".to_owned());
         }
-        let count = if self.chance(75) { 1 } else { self.random.random_range(1..=4) };
-        let chosen: BTreeSet<String> =
-            (0..count).map(|_| names.choose(&mut self.random).unwrap().clone()).collect();
+        let count = if self.chance(75) {
+            1
+        } else {
+            self.random.random_range(1..=4)
+        };
+        let chosen: BTreeSet<String> = (0..count)
+            .map(|_| names.choose(&mut self.random).unwrap().clone())
+            .collect();
         chosen.into_iter().collect()
     }
 
@@ -583,8 +664,9 @@ impl Run {
         match self.random.random_range(0..100) {
             0..12 => {
                 let count = if self.chance(85) { 1 } else { 3 };
-                let names: BTreeSet<String> =
-                    (0..count).map(|_| format!("L{}", self.random.random_range(0..60))).collect();
+                let names: BTreeSet<String> = (0..count)
+                    .map(|_| format!("L{}", self.random.random_range(0..60)))
+                    .collect();
                 let participants = self.group(proposer);
                 Action::Create {
                     ledgers: names.into_iter().collect(),
@@ -625,12 +707,19 @@ impl Run {
         } else {
             self.naive.pending().collect()
         };
-        candidates.choose(&mut self.random).map(|proposal| (*proposal).clone())
+        candidates
+            .choose(&mut self.random)
+            .map(|proposal| (*proposal).clone())
     }
 
     fn voter(&mut self, proposal: &Proposal) -> u8 {
         let asked: Vec<u8> = SEEDS
-            .filter(|seed| proposal.seats.iter().any(|(who, _)| who.contains(&did(*seed))))
+            .filter(|seed| {
+                proposal
+                    .seats
+                    .iter()
+                    .any(|(who, _)| who.contains(&did(*seed)))
+            })
             .filter(|seed| !proposal.yes.contains(&did(*seed)))
             .collect();
         match asked.choose(&mut self.random) {
@@ -650,7 +739,9 @@ impl Run {
                     2 => self.now + DEADLINE_MS_DEFAULT + 1,
                     _ => self.now + self.random.random_range(1..20_000),
                 };
-                let repeated = self.chance(4).then(|| self.naive.proposals.choose(&mut self.random).cloned());
+                let repeated = self
+                    .chance(4)
+                    .then(|| self.naive.proposals.choose(&mut self.random).cloned());
                 let propose = match repeated.flatten() {
                     Some(known) if self.chance(70) => Propose {
                         deadline: BlockTime(deadline),
@@ -670,7 +761,10 @@ impl Run {
                         }
                     }
                 };
-                let seed = SEEDS.into_iter().find(|seed| did(*seed) == propose.member).unwrap();
+                let seed = SEEDS
+                    .into_iter()
+                    .find(|seed| did(*seed) == propose.member)
+                    .unwrap();
                 let signer = self.signer(&propose.member, seed);
                 (Body::Propose(propose), signer)
             }
@@ -681,7 +775,9 @@ impl Run {
                     None => self.member(),
                 };
                 let member = did(seed);
-                let id = proposal.as_ref().map_or(TransactionId([5; 32]), |proposal| proposal.id);
+                let id = proposal
+                    .as_ref()
+                    .map_or(TransactionId([5; 32]), |proposal| proposal.id);
                 let signer = self.signer(&member, seed);
                 let body = if self.chance(88) {
                     let right = proposal.and_then(|proposal| proposal.agreed);
@@ -689,29 +785,48 @@ impl Run {
                         Some(agreed) if !self.chance(3) => agreed,
                         _ => TreeHash([3; 32]),
                     };
-                    Body::Endorse { member, proposal: id, agreed }
+                    Body::Endorse {
+                        member,
+                        proposal: id,
+                        agreed,
+                    }
                 } else {
                     let reason = "because".to_owned();
-                    Body::Refuse { member, proposal: id, reason }
+                    Body::Refuse {
+                        member,
+                        proposal: id,
+                        reason,
+                    }
                 };
                 (body, signer)
             }
             88..94 => {
                 let proposal = self.proposal();
                 let seed = match &proposal {
-                    Some(proposal) if self.chance(80) => {
-                        SEEDS.into_iter().find(|seed| did(*seed) == proposal.propose.member).unwrap()
-                    }
+                    Some(proposal) if self.chance(80) => SEEDS
+                        .into_iter()
+                        .find(|seed| did(*seed) == proposal.propose.member)
+                        .unwrap(),
                     _ => self.member(),
                 };
                 let id = proposal.map_or(TransactionId([5; 32]), |proposal| proposal.id);
                 let signer = self.signer(&did(seed), seed);
-                (Body::Withdraw { member: did(seed), proposal: id }, signer)
+                (
+                    Body::Withdraw {
+                        member: did(seed),
+                        proposal: id,
+                    },
+                    signer,
+                )
             }
             94..97 => {
                 let seed = self.member();
                 let signer = self.signer(&did(seed), seed);
-                let present = self.naive.members.get(&did(seed)).map(|(card, _)| card.clone());
+                let present = self
+                    .naive
+                    .members
+                    .get(&did(seed))
+                    .map(|(card, _)| card.clone());
                 let present = present.unwrap_or_else(|| card(seed));
                 let revision = present.revision() + 1;
                 let next_key = match self.random.random_range(0..4) {
@@ -761,10 +876,17 @@ impl Run {
                     Effect::Committed { .. } => (id, Fate::Committed),
                     Effect::Expired { missing, .. } => {
                         let known = &self.naive.proposals[self.naive.place(&id)];
-                        let asked: BTreeSet<Did> =
-                            known.seats.iter().flat_map(|(who, _)| who.clone()).collect();
-                        let silent = |did: &Did| !known.yes.contains(did) && !known.no.contains(did);
-                        assert_eq!(*missing, asked.into_iter().filter(silent).collect::<Vec<_>>());
+                        let asked: BTreeSet<Did> = known
+                            .seats
+                            .iter()
+                            .flat_map(|(who, _)| who.clone())
+                            .collect();
+                        let silent =
+                            |did: &Did| !known.yes.contains(did) && !known.no.contains(did);
+                        assert_eq!(
+                            *missing,
+                            asked.into_iter().filter(silent).collect::<Vec<_>>()
+                        );
                         (id, Fate::Expired)
                     }
                     Effect::Refused { by, .. } => {
@@ -812,7 +934,10 @@ impl Run {
         // A block lets only so many expire; the others wait for the next.
         let max = self.random.random_range(0..4);
         let due = self.book.due(BlockTime(self.now), max);
-        let naive_due = self.naive.pending().any(|known| known.propose.deadline.0 <= self.now);
+        let naive_due = self
+            .naive
+            .pending()
+            .any(|known| known.propose.deadline.0 <= self.now);
         assert_eq!(due.is_some(), naive_due && max > 0);
         if let Some(expiry) = due {
             self.record(&expiry);
@@ -822,7 +947,9 @@ impl Run {
         let (body, signer) = self.body();
         let request = Request::sign(genesis().hash(), &body, &signer);
         let command = Command::from_stored(&request).unwrap();
-        let decision = self.book.decide(&command, BlockTime(self.now), &self.archive);
+        let decision = self
+            .book
+            .decide(&command, BlockTime(self.now), &self.archive);
         let expected = self.naive.check(&body, &signer, self.now);
         match (decision, expected) {
             (Ok(Decision::Entry(entry)), Ok(None)) => {
@@ -878,7 +1005,10 @@ impl Run {
                 self.naive.ledgers.values().filter(of).count()
             );
             let present = self.naive.members.get(&did(seed));
-            let known = self.book.member(did(seed)).map(|member| (member.card.clone(), member.active));
+            let known = self
+                .book
+                .member(did(seed))
+                .map(|member| (member.card.clone(), member.active));
             assert_eq!(known.as_ref(), present);
         }
         // From the first entry on.
@@ -919,7 +1049,11 @@ fn the_book_does_what_the_naive_one_does() {
         let founding = Body::Found {
             members: (1..=5).map(card).collect(),
             settings: Settings {
-                admission: if network % 2 == 0 { Admission::Members } else { Admission::Validators },
+                admission: if network % 2 == 0 {
+                    Admission::Members
+                } else {
+                    Admission::Validators
+                },
                 documents: Documents::Any,
                 ..Settings::default()
             },
@@ -927,7 +1061,9 @@ fn the_book_does_what_the_naive_one_does() {
         let request = Request::sign(genesis().hash(), &founding, &validator());
         let command = Command::from_stored(&request).unwrap();
         let decision = run.book.decide(&command, BlockTime(run.now), &run.archive);
-        let Ok(Decision::Entry(entry)) = decision else { panic!("{decision:?}") };
+        let Ok(Decision::Entry(entry)) = decision else {
+            panic!("{decision:?}")
+        };
         run.record(&entry);
         run.naive.follow(&founding, entry.id(), run.now);
         for _ in 0..OPERATIONS_PER_NETWORK {
@@ -938,11 +1074,32 @@ fn the_book_does_what_the_naive_one_does() {
     }
     println!("{counts:?}");
     for what in [
-        "committed", "expired", "refused", "withdrawn", "dropped", "queued", "repeat", "announce",
-        "wrong_root", "equivocation", "foreign_endorser", "foreign_proposer", "foreign_key",
-        "already_endorsed", "closed", "not_open_yet", "request_reused", "ledger_exists",
-        "too_few_members", "bad_deadline", "unknown_member", "unknown_proposal",
+        "committed",
+        "expired",
+        "refused",
+        "withdrawn",
+        "dropped",
+        "queued",
+        "repeat",
+        "announce",
+        "wrong_root",
+        "equivocation",
+        "foreign_endorser",
+        "foreign_proposer",
+        "foreign_key",
+        "already_endorsed",
+        "closed",
+        "not_open_yet",
+        "request_reused",
+        "ledger_exists",
+        "too_few_members",
+        "bad_deadline",
+        "unknown_member",
+        "unknown_proposal",
     ] {
-        assert!(counts.get(what).is_some_and(|count| *count > 20), "{what} hardly happened");
+        assert!(
+            counts.get(what).is_some_and(|count| *count > 20),
+            "{what} hardly happened"
+        );
     }
 }

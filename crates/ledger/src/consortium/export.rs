@@ -4,7 +4,7 @@
 //! The file is JSON lines. The first is a header: `export`, `network`, `ledger`, `size`, `root_hash`. Then
 //! come, batch by batch, `{"txn": …}` for each entry with its metadata, and `{"agreement": …}` for what
 //! made the batch part of the ledger: the proposal (the log's entry without the batch's entries, which
-//! precede it), the endorsements (the log's entries), and the place of the ledger's state among the states
+//! precede it), the endorsements (as they were signed), and the place of the ledger's state among the states
 //! that were agreed on. An agreement on other participants has no entries before it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ use super::{
     tree::{Frontier, TreeHash, inclusion_proof, verify_inclusion},
 };
 use crate::{
-    BlockTime, PublicKey,
+    PublicKey,
     block::BlockHash,
     json::{Object, Value},
 };
@@ -174,7 +174,10 @@ pub fn export(
                 let vote = history
                     .newest(key)
                     .ok_or_else(|| Incomplete(format!("the endorsement of {did}")))?;
-                endorsements.push(parsed(vote.text())?);
+                let request = vote
+                    .request()
+                    .ok_or_else(|| Incomplete(format!("a request in {}", vote.id())))?;
+                endorsements.push(parsed(&request.text)?);
             }
             let leaves: Vec<TreeHash> = states
                 .iter()
@@ -185,7 +188,6 @@ pub fn export(
             let agreement = Object::from_iter([
                 ("endorsements", Value::Array(endorsements)),
                 ("ledgers", Value::from(states.len() as u64)),
-                ("opened", Value::from(opened.0)),
                 ("path", Value::Array(path)),
                 ("place", Value::from(place as u64)),
                 ("proposal", without_entries(&proposed)?),
@@ -251,7 +253,8 @@ pub struct ExportCheck<'k> {
     group: Option<(Vec<Did>, Policy)>,
     /// The entries of the batch at hand: their lines and objects.
     batch: Vec<Object>,
-    last_time: BlockTime,
+    /// The `txnTime` of the newest entries.
+    last_time: String,
 }
 
 impl<'k> ExportCheck<'k> {
@@ -265,7 +268,7 @@ impl<'k> ExportCheck<'k> {
             frontier: Frontier::new(),
             group: None,
             batch: Vec::new(),
-            last_time: BlockTime(0),
+            last_time: String::new(),
         }
     }
 
@@ -390,9 +393,10 @@ impl<'k> ExportCheck<'k> {
         }
 
         // What the ledger becomes.
-        let opened = agreement.get("opened").and_then(Value::as_u64);
-        let opened = BlockTime(opened.ok_or_else(|| malformed("opened"))?);
-        let time = matches!(action, Action::Append { .. }).then(|| time_text(opened));
+        let time = match action {
+            Action::Append { .. } => Some(self.batch_time().ok_or_else(|| malformed("txnTime"))?),
+            _ => None,
+        };
         let texts = action.batch().map_or(&[][..], |batch| batch.entries());
         let mut after = self.frontier.clone();
         let numbered = numbered(texts, self.frontier.size(), time.as_deref());
@@ -417,9 +421,8 @@ impl<'k> ExportCheck<'k> {
         let mut endorsed = BTreeSet::from([propose.member]);
         let mut outcome = None;
         for endorsement in endorsements {
-            let text = Bytes::from(canon(endorsement));
-            let entry = Entry::read(text).map_err(|error| ("malformed", error.to_string()))?;
-            let command = entry.command().ok_or_else(|| malformed("endorsements"))?;
+            let command =
+                Command::read(endorsement).map_err(|refusal| ("malformed", refusal.detail))?;
             let Body::Endorse {
                 member,
                 proposal,
@@ -428,7 +431,7 @@ impl<'k> ExportCheck<'k> {
             else {
                 return Err(malformed("endorsements"));
             };
-            self.signed(command, *member)?;
+            self.signed(&command, *member)?;
             if *proposal != proposed.id() {
                 return Err((
                     "foreign_endorsement",
@@ -476,18 +479,25 @@ impl<'k> ExportCheck<'k> {
             } => self.group = Some((participants.clone(), *policy)),
             _ => {}
         }
-        if opened < self.last_time {
-            return Err((
-                "wrong_time",
-                "it was opened before the agreement before it".to_owned(),
-            ));
+        if let Some(time) = time {
+            // These texts sort as the moments do.
+            if time < self.last_time {
+                let what = "its entries are older than those before them";
+                return Err(("wrong_time", what.to_owned()));
+            }
+            self.last_time = time;
         }
-        self.last_time = opened;
         self.frontier = after;
         self.report.agreements = self.report.agreements.saturating_add(1);
         let proposed = self.report.proposed.entry(propose.member).or_default();
         *proposed = proposed.saturating_add(texts.len() as u64);
         Ok(())
+    }
+
+    /// What the entries at hand say of their time; that all say the same is checked with their texts.
+    fn batch_time(&self) -> Option<String> {
+        let metadata = self.batch.first()?.get(METADATA)?.as_object()?;
+        Some(metadata.get("txnTime")?.as_str()?.to_owned())
     }
 
     /// Whether those who endorsed were enough, by the rules that held then.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use daybook_ledger::{
     BlockTime, Height, SigningKey, TransactionId,
@@ -58,8 +58,13 @@ pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed([seed; 32])
 }
 
+/// The name of a member; deriving keys is slow and tests ask often.
 pub fn did(seed: u8) -> Did {
-    Did::of(&key(seed).public_key())
+    static DIDS: LazyLock<Vec<Did>> = LazyLock::new(|| {
+        let dids = (0..=u8::MAX).map(|seed| Did::of(&key(seed).public_key()));
+        dids.collect()
+    });
+    DIDS[usize::from(seed)]
 }
 
 pub fn validator() -> SigningKey {
@@ -147,7 +152,9 @@ impl Network {
             Ok(command) => command,
             Err(refusal) => return Err(self.told(&refusal)),
         };
-        let decision = self.book.decide(&command, BlockTime(self.now), &self.archive);
+        let decision = self
+            .book
+            .decide(&command, BlockTime(self.now), &self.archive);
         assert_eq!(self.book, before, "deciding changes nothing");
         match decision {
             Ok(Decision::Entry(entry)) => {
@@ -261,11 +268,10 @@ impl Network {
         let opened = self.archive.all.iter().flat_map(|entry| {
             let effects = entry.effects().iter();
             effects.filter_map(|effect| match effect {
-                Effect::Opened { proposal: id, agreed }
-                    if id.unwrap_or(entry.id()) == proposal.id() =>
-                {
-                    Some(*agreed)
-                }
+                Effect::Opened {
+                    proposal: id,
+                    agreed,
+                } if id.unwrap_or(entry.id()) == proposal.id() => Some(*agreed),
                 _ => None,
             })
         });
@@ -309,19 +315,24 @@ impl Network {
                 ProposalStatus::Open { .. } => "open",
                 ProposalStatus::Waiting { .. } => "waiting",
             },
-            Some(Outcome::Decided(entry)) => {
-                entry.outcome_of(&proposal.id()).unwrap().kind()
-            }
+            Some(Outcome::Decided(entry)) => entry.outcome_of(&proposal.id()).unwrap().kind(),
         }
     }
 
     pub fn size(&self, ledger: &str) -> u64 {
-        self.book.ledger(ledger).map_or(0, |ledger| ledger.frontier.size())
+        self.book
+            .ledger(ledger)
+            .map_or(0, |ledger| ledger.frontier.size())
     }
 
     /// The texts of a ledger, its metadata included.
     pub fn texts(&self, ledger: &str) -> Vec<String> {
-        let committed = |number| self.book.committed(ledger, number, &self.archive).unwrap().0;
+        let committed = |number| {
+            self.book
+                .committed(ledger, number, &self.archive)
+                .unwrap()
+                .0
+        };
         (1..=self.size(ledger)).map(committed).collect()
     }
 
