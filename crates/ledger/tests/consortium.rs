@@ -7,12 +7,14 @@ mod consortium_common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use consortium_common::*;
 use daybook_ledger::{
     BlockTime, Height, TransactionId,
     consortium::*,
     json::{Object, Value},
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const ALL: [u8; 5] = [1, 2, 3, 4, 5];
 const UNANIMOUS: Policy = Policy::Unanimous;
@@ -1382,4 +1384,49 @@ fn a_snapshot_that_is_cut_lengthened_or_contradictory_is_refused() {
         }
     }
     assert!(changed > 0);
+}
+
+#[test]
+fn changed_bytes_are_read_or_refused_and_never_more() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut network = Network::new();
+    network.with_ledger("A", &[1, 2], UNANIMOUS);
+    let action = network.append(2, &["A"], &[r#"{"no":"1"}"#]);
+    let open = network.propose(2, action).unwrap();
+    let request = open.request().unwrap().text;
+    let (file, keys) = (network.export("A"), Keys::of(&network.book));
+    let snapshot = network.book.encode();
+    let entries: Vec<&Entry> = network.archive.all.iter().collect();
+    for round in 0..3_000 {
+        let mut spoil = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for _ in 0..random.random_range(1..4) {
+                let place = random.random_range(0..bytes.len());
+                match random.random_range(0..4) {
+                    0 => bytes[place] ^= 1 << random.random_range(0..8),
+                    1 => bytes[place] = b"0159\"{}[]:,\\-+.eE"[random.random_range(0..17)],
+                    2 => drop(bytes.remove(place)),
+                    _ => bytes.insert(place, random.random()),
+                }
+            }
+            bytes
+        };
+        let text = Bytes::from(spoil(entries[round % entries.len()].text()));
+        if let Ok(read) = Entry::read(text.clone()) {
+            assert_eq!(*read.text(), text, "only the canonical text is read");
+            read.index_keys(&mut |_| {});
+        }
+        let spoilt = spoil(&request);
+        if let Ok(command) = network.prover.prove(Request {
+            text: spoilt.into(),
+        }) {
+            assert_eq!(command.to_request().text, request, "only spaces were added");
+        }
+        let _ = Book::decode(&spoil(&snapshot));
+        if round % 10 == 0 {
+            let _ = verify_export(&spoil(file.as_bytes()), &keys);
+        }
+    }
 }

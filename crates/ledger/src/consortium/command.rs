@@ -1,6 +1,6 @@
 //! What members and validators ask for, as signed texts.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -261,14 +261,14 @@ impl fmt::Display for Policy {
 /// Entries and the Merkle root over their canonical texts without metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    pub(super) entries: Vec<EntryText>,
+    pub(super) entries: Arc<[EntryText]>,
     pub(super) root: TreeHash,
 }
 
 impl Batch {
     /// The entries with their root. Each is signed already ([`sign_entry`](super::sign_entry)).
     pub fn new(entries: &[Object]) -> Batch {
-        let entries: Vec<EntryText> = entries.iter().map(EntryText::new).collect();
+        let entries: Arc<[EntryText]> = entries.iter().map(EntryText::new).collect();
         Batch {
             root: root_of(&entries),
             entries,

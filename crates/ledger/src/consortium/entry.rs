@@ -9,7 +9,7 @@ use super::{
     canonical::canon,
     command::{Action, Body, Command, Propose, Request},
     did::Did,
-    limits::{DEPTH_MAX, LEDGERS_PER_PROPOSAL_MAX},
+    limits::{DEPTH_MAX, ENTRIES_PER_PROPOSAL_MAX, LEDGERS_PER_PROPOSAL_MAX},
     refusal::{Code, MalformedEntry},
     state::State,
     tree::TreeHash,
@@ -223,7 +223,7 @@ impl Effect {
                     .as_array()
                     .filter(|states| states.len() <= LEDGERS_PER_PROPOSAL_MAX)?
                     .iter()
-                    .map(State::read)
+                    .map(|state| State::read(state).filter(is_small))
                     .collect::<Option<_>>()?,
             },
             "expired" => Effect::Expired {
@@ -249,6 +249,13 @@ impl Effect {
             _ => return None,
         })
     }
+}
+
+/// Whether a state grows by no more than one proposal can make it grow, so that going through what is
+/// new stays bounded.
+fn is_small(state: &State) -> bool {
+    let growth = state.uncommitted_size.checked_sub(state.size);
+    growth.is_some_and(|growth| growth <= ENTRIES_PER_PROPOSAL_MAX as u64)
 }
 
 impl Entry {

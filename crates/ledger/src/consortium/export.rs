@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{
-    book::{Book, History, Ledger, numbered},
+    book::{Book, History, Ledger, newest, numbered},
     canonical::{canon, canon_object},
     command::{Action, Body, Command, Policy, root_of},
     did::Did,
@@ -153,8 +153,7 @@ pub fn export(
             };
             let proposed = match proposal {
                 None => commit.clone(),
-                Some(id) => history
-                    .newest(IndexKey::Proposed(*id))
+                Some(id) => newest(history, IndexKey::Proposed(*id))
                     .ok_or_else(|| Incomplete(format!("proposal {id}")))?,
             };
             let propose = proposed
@@ -171,8 +170,7 @@ pub fn export(
             let mut endorsements = Vec::new();
             for did in endorsers.iter().filter(|did| **did != propose.member) {
                 let key = IndexKey::Vote(proposed.id(), *did);
-                let vote = history
-                    .newest(key)
+                let vote = newest(history, key)
                     .ok_or_else(|| Incomplete(format!("the endorsement of {did}")))?;
                 let request = vote
                     .request()

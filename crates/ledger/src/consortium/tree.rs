@@ -47,6 +47,10 @@ impl fmt::Debug for TreeHash {
     }
 }
 
+/// Leaves of a tree that is read from bytes. A leaf a nanosecond for a century makes fewer, and from here
+/// on a tree can grow as long again without overflow.
+const SIZE_MAX: u64 = 1 << 62;
+
 /// What must be known of a tree to let it grow: the roots of its perfect subtrees, largest first, one
 /// for each bit of its size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,9 +99,11 @@ impl Frontier {
         &self.roots
     }
 
-    /// The frontier with these parts; `None` when their number does not fit the size.
+    /// The frontier with these parts; `None` when their number does not fit the size, or the size is
+    /// beyond [`SIZE_MAX`].
     pub fn from_parts(size: u64, roots: Vec<Hash>) -> Option<Frontier> {
-        (size.count_ones() as usize == roots.len()).then_some(Frontier { size, roots })
+        let fits = size <= SIZE_MAX && size.count_ones() as usize == roots.len();
+        fits.then_some(Frontier { size, roots })
     }
 }
 

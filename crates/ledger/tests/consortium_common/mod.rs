@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use daybook_ledger::{
     BlockTime, Height, SigningKey, TransactionId,
@@ -49,8 +52,8 @@ impl Archive {
 }
 
 impl History for Archive {
-    fn newest(&self, key: IndexKey<'_>) -> Option<Entry> {
-        self.newest.get(&key_bytes(key)).cloned()
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        self.newest.get(&key_bytes(key)).cloned().map(Arc::new)
     }
 }
 
@@ -161,7 +164,7 @@ impl Network {
                 self.record(&entry);
                 Ok(entry)
             }
-            Ok(Decision::Repeat(entry)) => Ok(entry),
+            Ok(Decision::Repeat(entry)) => Ok(Entry::clone(&entry)),
             Err(refusal) => Err(self.told(&refusal)),
         }
     }

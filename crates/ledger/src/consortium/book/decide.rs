@@ -1,7 +1,7 @@
 //! Whether a request may be.
 
 use super::{
-    Book, History, Pending, UNKNOWN,
+    Book, History, Pending, UNKNOWN, newest,
     plan::{Plan, exists, slots_of},
 };
 use crate::{
@@ -273,7 +273,7 @@ impl Book {
     ) -> Result<&Pending, Refusal> {
         let Some(pending) = self.proposals.get(&proposal) else {
             let known = self.closed.get(&proposal).cloned();
-            let known = known.or_else(|| history.newest(IndexKey::Proposal(proposal)));
+            let known = known.or_else(|| newest(history, IndexKey::Proposal(proposal)));
             let outcome = known.as_ref().and_then(|entry| entry.outcome_of(&proposal));
             return Err(match outcome {
                 Some(outcome) => Refusal::new(

@@ -31,7 +31,7 @@ pub use read::{Asked, Outcome, Progress, ProposalStatus};
 /// Entries of blocks that are on disk, found by their keys: memory holds only what is open.
 pub trait History {
     /// The newest committed entry that has `key`.
-    fn newest(&self, key: IndexKey<'_>) -> Option<Entry>;
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>>;
 }
 
 /// What a request would do.
@@ -40,7 +40,7 @@ pub enum Decision {
     /// It is to be recorded.
     Entry(Entry),
     /// It repeats what was recorded before: nothing is written, and this is the entry of the first time.
-    Repeat(Entry),
+    Repeat(Arc<Entry>),
 }
 
 /// The book.
@@ -226,7 +226,7 @@ impl Book {
         history: &dyn History,
     ) -> Result<Decision, Refusal> {
         if let Some(first) = self.repeated(command, history)? {
-            return Ok(Decision::Repeat(first));
+            return Ok(Decision::Repeat(Arc::new(first)));
         }
         self.check(command, at, history)?;
         // The entry's id depends on the effects and is not known before them.
@@ -389,6 +389,11 @@ impl Book {
             self.load.remove(&member);
         }
     }
+}
+
+/// The newest entry of history under a key. Entries are shared already.
+pub(super) fn newest(history: &dyn History, key: IndexKey<'_>) -> Option<Entry> {
+    history.newest(key).map(|entry| Entry::clone(&entry))
 }
 
 /// How many proposals an entry lets expire.

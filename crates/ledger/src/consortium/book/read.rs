@@ -1,6 +1,8 @@
 //! What others read of a book.
 
-use super::{Book, Decision, History, Ledger, Opened, Pending, Seat, expired_in, plan::slots_of};
+use super::{
+    Book, Decision, History, Ledger, Opened, Pending, Seat, expired_in, newest, plan::slots_of,
+};
 use crate::{
     BlockTime, PublicKey, TransactionId,
     consortium::{
@@ -185,7 +187,7 @@ impl Book {
     pub fn proposed(&self, member: Did, request: &str, history: &dyn History) -> Option<Entry> {
         let key = request_key(member, request);
         let recent = self.requests.get(&key).cloned();
-        recent.or_else(|| history.newest(IndexKey::Request(key)))
+        recent.or_else(|| newest(history, IndexKey::Request(key)))
     }
 
     /// What became of a proposal; `None` when there was none.
@@ -194,7 +196,7 @@ impl Book {
             return Some(Outcome::Pending(progress));
         }
         let recent = self.closed.get(proposal).cloned();
-        let newest = recent.or_else(|| history.newest(IndexKey::Proposal(*proposal)))?;
+        let newest = recent.or_else(|| newest(history, IndexKey::Proposal(*proposal)))?;
         newest.outcome_of(proposal)?;
         Some(Outcome::Decided(newest))
     }
@@ -243,7 +245,7 @@ impl Book {
         sequence: u64,
         history: &dyn History,
     ) -> Option<(String, Entry)> {
-        let commit = history.newest(IndexKey::Sequence(ledger, sequence))?;
+        let commit = newest(history, IndexKey::Sequence(ledger, sequence))?;
         let text = committed_in(&commit, ledger, history)?
             .into_iter()
             .find(|(number, _)| *number == sequence)?
@@ -275,7 +277,7 @@ pub(in crate::consortium) fn committed_in(
             continue;
         }
         let proposed = match proposal {
-            Some(id) => history.newest(IndexKey::Proposed(*id))?,
+            Some(id) => newest(history, IndexKey::Proposed(*id))?,
             None => commit.clone(),
         };
         let propose = proposed.propose()?;
