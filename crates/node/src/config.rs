@@ -11,6 +11,7 @@ use daybook_ledger::Rules;
 use crate::{
     passphrase::Source,
     settings::{Settings, SettingsError},
+    tracker::TrackerConfig,
 };
 
 /// Answer shapes of a listener (asset ledger, section 2.3).
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
+    /// `None` where no tracker runs.
+    pub(crate) tracker: Option<TrackerConfig>,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: String,
 }
@@ -200,6 +203,7 @@ impl Config {
                     ..daybook_ledger::Limits::default()
                 },
             },
+            tracker: TrackerConfig::from_settings(settings)?,
             log_format: match settings.text("log.format") {
                 "pretty" => LogFormat::Pretty,
                 "json" => LogFormat::Json,

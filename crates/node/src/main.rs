@@ -22,6 +22,7 @@ mod remote;
 mod settings;
 mod start;
 mod stream;
+mod tracker;
 mod tx;
 
 use std::{future::Future, process::ExitCode};

@@ -23,6 +23,7 @@ use crate::{
     control::Control,
     datadir::{DataDir, Lock},
     failure::{Exit, Failure},
+    tracker,
 };
 
 /// How often what the metrics recorder gathered is put in order, so that it does not grow between
@@ -140,7 +141,17 @@ impl LiveNode {
             "ledger open"
         );
 
+        let tracker = match &config.tracker {
+            None => None,
+            Some(settings) => {
+                let keys = tracker::Keys::open(&dir, &config.key_passphrase, &store)?;
+                Some((keys, settings))
+            }
+        };
         let mut options = StartOptions::new(key);
+        options.tracker = tracker
+            .as_ref()
+            .map(|(keys, settings)| keys.options(settings));
         options.rules = config.rules.clone();
         options.pool_bytes_max = config.limits.pool_bytes;
         options.pool_transactions_max = config.limits.pool_transactions;
@@ -150,8 +161,21 @@ impl LiveNode {
         let (node, running) = daybook_pipeline::start(store, writer, options)
             .map_err(|e| Failure::system("starting threads", &e))?;
 
+        if let Some((keys, settings)) = &tracker
+            && let Err(failure) = keys.set_up(&node, settings).await
+        {
+            // What is wrong with the tracker is told, not that the ledger was left open.
+            if let Ok(Err(error)) = blocking(move || running.stop()).await {
+                tracing::error!(%error, "the ledger did not close in order");
+            }
+            return Err(failure);
+        }
+
         let stop_within = config.stop_within.max(STOP_WITHIN_MIN);
-        let settings = gateway_settings(config, metrics.clone(), write_token, stop_within);
+        let mut settings = gateway_settings(config, metrics.clone(), write_token, stop_within);
+        settings.tracker = tracker
+            .as_ref()
+            .map(|(keys, settings)| keys.gateway(settings));
         let (stop_gateway, stopping) = oneshot::channel::<()>();
         let gateway = tokio::spawn(daybook_gateway::serve(
             listeners,

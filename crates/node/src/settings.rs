@@ -281,6 +281,132 @@ pub(crate) static TABLE: &[Setting] = &[
         "Every key in owners_before must sign a CREATE. One value for all nodes of a network."
     ),
     setting!(
+        "tracker.enabled",
+        Kind::Switch,
+        "true",
+        "Run the wallet tracker: payment channels for traffic, over a WebSocket on the main listener."
+    ),
+    setting!(
+        "tracker.token_name",
+        Kind::Text,
+        r#""daybook token""#,
+        "Name of the asset whose units are the tracker's tokens. Read on the first start only, as the two that follow."
+    ),
+    setting!(
+        "tracker.token_amount",
+        Kind::Count,
+        "1000000000000",
+        "Units of that asset."
+    ),
+    setting!(
+        "tracker.token_owner",
+        Kind::Text,
+        r#""""#,
+        "Ed25519 key, in base58, that gets all of them and makes deposits by itself; empty for the key in token.key, from which the first deposit is made."
+    ),
+    setting!(
+        "tracker.mint",
+        Kind::Count,
+        "100000",
+        "Tokens of the first deposit: what the tracker's wallet begins with."
+    ),
+    setting!(
+        "tracker.income_price",
+        Kind::Count,
+        "500",
+        "The least that an income address takes for a quantum, in tokens."
+    ),
+    setting!(
+        "tracker.spend_price",
+        Kind::Count,
+        "500",
+        "The most that a spend address offers for a quantum, in tokens."
+    ),
+    setting!(
+        "tracker.quantum_power",
+        Kind::Count,
+        "25",
+        "The quantum of both prices: 2 to this power, in bytes."
+    ),
+    setting!(
+        "tracker.spend_grant",
+        Kind::Count,
+        "10000",
+        "Tokens moved onto a new spend address, as far as the wallet has them."
+    ),
+    setting!(
+        "tracker.income_lifetime_seconds",
+        Kind::Count,
+        "1800",
+        "How long an income address lives."
+    ),
+    setting!(
+        "tracker.spend_lifetime_seconds",
+        Kind::Count,
+        "1800",
+        "How long a spend address lives."
+    ),
+    setting!(
+        "tracker.transfer_lifetime_seconds",
+        Kind::Count,
+        "300",
+        "How long a transfer channel lives at most."
+    ),
+    setting!(
+        "tracker.open_spends_per_key",
+        Kind::Count,
+        "4",
+        "Spend addresses that one key may have open."
+    ),
+    setting!(
+        "tracker.open_incomes_per_key",
+        Kind::Count,
+        "16",
+        "Income addresses that one key may have open."
+    ),
+    setting!(
+        "tracker.open_transfers_per_address",
+        Kind::Count,
+        "64",
+        "Transfer channels that may be open on one address."
+    ),
+    setting!(
+        "tracker.open_spends_per_network",
+        Kind::Count,
+        "16",
+        "Spend addresses that one address of the internet, or one IPv6 /64, may have open. This machine's own are not counted."
+    ),
+    setting!(
+        "tracker.opens_per_minute",
+        Kind::Count,
+        "60",
+        "Addresses that one such network may open in a minute; 0 for any number."
+    ),
+    setting!(
+        "tracker.frames_per_second",
+        Kind::Count,
+        "5000",
+        "Requests per second over one connection, in the long run; 0 for any number."
+    ),
+    setting!(
+        "tracker.strict_v2",
+        Kind::Switch,
+        "false",
+        "Refuse messages of version 1 where a copy of one could be used again: opening and closing addresses."
+    ),
+    setting!(
+        "tracker.legacy_ec_md5",
+        Kind::Switch,
+        "false",
+        "Take P-256 signatures over MD5, as the first clients made them. MD5 is broken."
+    ),
+    setting!(
+        "tracker.public_log",
+        Kind::Switch,
+        "false",
+        "Let everyone list everybody's transactions; otherwise each key sees its own."
+    ),
+    setting!(
         "log.format",
         Kind::Choice(&["auto", "pretty", "json"]),
         r#""auto""#,
