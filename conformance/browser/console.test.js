@@ -35,7 +35,8 @@ async function takeFrom(folder, page, node) {
 
 let browser
 before(async () => {
-  browser = await launch()
+  // Files that come from no address count as a public site's, which may not reach this machine.
+  browser = await launch(SOURCES ? ['--disable-features=LocalNetworkAccessChecks'] : [])
 })
 after(() => browser?.close())
 
@@ -161,7 +162,7 @@ describe('pages', () => {
 
   test('the live page shows blocks and transactions as they commit', async () => {
     const page = await Page.open(node)
-    await page.see('live', 'Reading', 'transfer').catch(() => page.see('transfer'))
+    await page.see('transfer')
     const counted = async () => Number((await page.text('#count')).replace(/\D/g, ''))
     const had = await counted()
     const stone = await node.commit(create(story.alice, { kind: 'stone' }))
@@ -213,6 +214,7 @@ describe('pages', () => {
 
   test('a key shows what it holds and received', async () => {
     const page = await Page.open(node, `#/keys/${story.alice.text}`)
+    page.expected = /status of (400|404)/
     await page.see('251\u202f250', 'Received')
     const holdings = await page.links('.holdings a')
     assert.ok(holdings.includes(`#/assets/${story.coin.id}`))
@@ -238,6 +240,7 @@ describe('pages', () => {
 
   test('a block leads to its neighbours and its entries', async () => {
     const page = await Page.open(node, '#/blocks/2')
+    page.expected = /status of 404/
     await page.see('Block 2', 'Proposer')
     await page.click('.steps a[rel=prev]')
     await page.see('Block 1', 'the first')
@@ -497,7 +500,7 @@ describe('security', () => {
   test('the policy holds in the browser', async () => {
     const page = await Page.open(node)
     page.expected = /Content Security Policy|Trusted|require-trusted-types/i
-    await page.see('No transaction has been committed yet.')
+    await page.see('Newest block')
     const ran = await page.tab.evaluate(async () => {
       const violations = []
       document.addEventListener('securitypolicyviolation', (event) => violations.push(event.effectiveDirective))
@@ -508,7 +511,11 @@ describe('security', () => {
       styled.setAttribute('style', 'color: red')
       document.body.append(styled)
       try { document.body.insertAdjacentHTML('beforeend', '<img src=x onerror="window.ran = 1">') } catch { violations.push('trusted types') }
-      try { (0, eval)('window.ran = "eval"') } catch { violations.push('eval') }
+      // Behind a timer, because what the debugger calls itself may do this.
+      await new Promise((done) => setTimeout(() => {
+        try { (0, eval)('window.ran = "eval"') } catch { violations.push('eval') }
+        done()
+      }))
       await fetch('http://127.0.0.1:9/').catch(() => violations.push('fetch elsewhere'))
       return { ran: window.ran, violations, red: getComputedStyle(styled).color === 'rgb(255, 0, 0)' }
     })
@@ -591,8 +598,9 @@ describe('security', () => {
         assert.doesNotMatch(state.text, /[\u202e\u2066\u200b\u2029\ufeff\u0007]/)
         await page.assertFits(place)
       }
-      const [first] = name.split(/[\u0000\u0007\u202e]/).filter(Boolean)
-      assert.ok((await page.text('main')).includes(first.slice(0, 20)), first)
+      const [plain] = name.split(/[\u0000\u0007\u202e\u2066\u200b]/).filter(Boolean)
+      assert.ok((await page.text('main')).includes(plain.slice(0, 20)), plain)
+      if (name.includes('\u202e')) await page.see('\\u202egnp.lapyap\\u2066')
     }
     await page.go('#/search?q=' + encodeURIComponent(names[0]))
     await page.see('Search')
@@ -702,7 +710,7 @@ describe('narrow screens', () => {
     for (const [style, view, scheme] of [['light', DESK, 'light'], ['dark', DESK, 'dark'], ['phone', PHONE, 'light'], ['phone-dark', PHONE, 'dark']]) {
       const page = await Page.open(node, '#/live', view)
       await page.tab.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }])
-      await page.see('transfer')
+      await page.see('Newest block')
       // Something to plot.
       for (let number = 0; number < 60; number += 1) {
         await node.batch(Array.from({ length: 1 + ((number * 7) % 13) }, (_, each) => create(key, { style, number, each })))
