@@ -22,7 +22,7 @@ export function What({ event }) {
   const [record, ...rest] = body.records ?? []
   if (!record) {
     if (body.channel) return html`<span class="what">receipt over <${Amount} value=${body.tokens} /> for <${Id} kind="object" value=${body.channel} /></span>`
-    return html`<span class="faint">no records</span>`
+    return html`<span class="faint">${event.kind === 'tracker.settings' ? 'new terms' : 'nothing moved'}</span>`
   }
   return html`<span class="what">
     ${record.amount !== '0' && html`<${Amount} value=${record.amount} />`}
@@ -43,7 +43,7 @@ function AssetLine({ event }) {
   const moved = event.kind === 'asset.transfer' ? paid.reduce((sum, output) => sum + BigInt(output.amount), 0n) : sum
   return html`<span class="what">
     <${Amount} value=${moved.toString()} />
-    <span>of <${Id} kind="asset" value=${asset} /></span>
+    ${event.kind === 'asset.create' ? html`<span>of this new asset</span>` : html`<span>of <${Id} kind="asset" value=${asset} /></span>`}
     ${event.kind === 'asset.transfer' && html`<span class="from"><${Owners} owners=${from} /></span>`}
     <span class="to"><span aria-label="to">→</span> <${Owners} owners=${paid[0]?.owners} />${paid.length > 1 && html` <span class="faint">and ${paid.length - 1} more</span>`}</span>
   </span>`

@@ -24,15 +24,14 @@ export function bytes(count) {
     value /= 1024
     unit += 1
   }
-  const digits = unit === 0 || value >= 100 ? 0 : 1
+  const digits = unit === 0 || value >= 100 || Number.isInteger(value) ? 0 : 1
   return `${unit === 0 ? grouped(value) : value.toFixed(digits)} ${units[unit]}`
 }
 
 /** A rate or a mean with as many digits as tell something. */
 export function measure(value) {
-  if (value >= 100) return grouped(Math.round(value))
-  if (value >= 10) return value.toFixed(1)
-  return value === 0 ? '0' : value.toFixed(value >= 0.1 ? 2 : 3)
+  if (value >= 100 || Number.isInteger(value)) return grouped(Math.round(value))
+  return value.toFixed(value >= 10 ? 1 : value >= 0.1 ? 2 : 3)
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' })

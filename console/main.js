@@ -46,7 +46,12 @@ function Page({ path, params }) {
 function Search() {
   const { path, params } = usePlace()
   const [text, setText] = useState('')
-  useEffect(() => setText(path[0] === 'search' ? params.q ?? '' : ''), [path.join('/'), params.q])
+  const asked = path[0] === 'search' ? params.q ?? '' : ''
+  useEffect(() => {
+    setText((text) => asked || text)
+    // What was looked for goes when one leaves; what is being typed stays.
+    return () => setText((text) => (text.trim() === asked ? '' : text))
+  }, [asked])
   useEffect(() => {
     const slash = (event) => {
       const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName ?? '')

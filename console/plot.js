@@ -11,7 +11,7 @@ const HEIGHT = 96
 function ceiling(value) {
   if (!(value > 0)) return 1
   const ten = 10 ** Math.floor(Math.log10(value))
-  return [1, 2, 5, 10].map((step) => step * ten).find((step) => step >= value)
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * ten).find((step) => step >= value)
 }
 
 /**

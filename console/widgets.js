@@ -90,10 +90,14 @@ export function Kind({ kind }) {
   return html`<span class=${`kind ${book}`}>${book === 'asset' ? verb : `${book} ${verb}`.replaceAll('_', ' ')}</span>`
 }
 
-/** A heading that takes the focus when its page opens, so that readers of screens know where they are. */
+/** Whether one came to the present page from another one. */
+let moved = false
+addEventListener('hashchange', () => { moved = true })
+
+/** A heading that takes the focus when one comes to its page, so that readers of screens know where they are. */
 export function Title({ children, aside }) {
   const heading = useRef()
-  useEffect(() => heading.current?.focus({ preventScroll: true }), [])
+  useEffect(() => { if (moved) heading.current?.focus({ preventScroll: true }) }, [])
   return html`<header class="title"><h1 tabindex="-1" ref=${heading}>${children}</h1>${aside && html`<div class="aside">${aside}</div>`}</header>`
 }
 
@@ -105,10 +109,10 @@ export function Panel({ title, aside, children, wide }) {
   </section>`
 }
 
-/** Names and values. Rows without a value are left out. */
-export function Facts({ rows }) {
-  const given = rows.filter(([, value]) => value !== undefined && value !== null && value !== false)
-  return html`<dl class="facts">${given.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`
+/** Names and values, side by side in two columns where there is room and `two` asks for it. Rows without a value are left out. */
+export function Facts({ rows, two }) {
+  const given = rows.filter((row) => row && row[1] !== undefined && row[1] !== null && row[1] !== false)
+  return html`<dl class=${two ? 'facts two' : 'facts'}>${given.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`
 }
 
 /** What stands where there is nothing. */

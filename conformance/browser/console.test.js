@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { after, before, describe, test } from 'node:test'
 
 import { launch, PATIENCE_MS } from './chromium.js'
@@ -14,20 +15,25 @@ const PHONE = { width: 360, height: 740, deviceScaleFactor: 2, isMobile: true, h
 const DESK = { width: 1280, height: 860, deviceScaleFactor: 1 }
 
 /** Where pictures of the pages go, if anywhere. */
-const PICTURES = process.env.CONSOLE_SCREENSHOTS
+const PICTURES = folder(process.env.CONSOLE_SCREENSHOTS)
 
 /** A folder whose files stand in for those in the program, for people who work on the pages. */
-const SOURCES = process.env.CONSOLE_SOURCES
+const SOURCES = folder(process.env.CONSOLE_SOURCES)
 
 const TYPES = { html: 'text/html; charset=utf-8', js: 'text/javascript; charset=utf-8', css: 'text/css; charset=utf-8', svg: 'image/svg+xml' }
 
+/** A folder as it is named from the root of the sources. */
+function folder(name) {
+  return name && resolve(fileURLToPath(new URL('../../', import.meta.url)), name)
+}
+
 /** Answers for the console's files from the folder, under the node's own policy. */
-async function takeFrom(folder, page, node) {
+async function takeFrom(sources, page, node) {
   const policy = (await fetch(`${node.url}/console`)).headers.get('content-security-policy')
   await page.tab.setRequestInterception(true)
   page.tab.on('request', (request) => {
     const path = new URL(request.url()).pathname.replace(/^\/console\/?/, '') || 'index.html'
-    const file = join(folder, path)
+    const file = join(sources, path)
     if (!request.url().startsWith(`${node.url}/console`) || !existsSync(file)) return request.continue()
     return request.respond({ status: 200, body: readFileSync(file), contentType: TYPES[path.split('.').at(-1)], headers: { 'content-security-policy': policy } })
   })

@@ -30,7 +30,7 @@ export function BlockPage({ height, params }) {
   </nav>`
   return html`
     <${Title} aside=${steps}>Block ${grouped(value.height)}</${Title}>
-    <${Panel}><${Facts} rows=${[
+    <${Panel}><${Facts} two rows=${[
       ['Committed', html`<${Time} value=${value.time} />`],
       ['Hash', html`<${Id} kind="hash" value=${value.hash} />`],
       ['Parent', value.height > 1 ? html`<a href=${to(['blocks', String(value.height - 1)])}>${grouped(value.height - 1)}</a> <${Id} kind="hash" value=${value.parent} />` : html`the genesis, <${Id} kind="hash" value=${value.parent} />`],

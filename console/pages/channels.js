@@ -19,14 +19,14 @@ export function ChannelsPage({ params }) {
       <div class="tile"><span>In the wallet</span><strong><${Amount} value=${tracker.balance} /></strong></div>
       <div class="tile"><span>Records</span><strong>${grouped(tracker.records)}</strong></div>
     </div>
-    <${Panel} title="Terms"><${Facts} rows=${[
+    <${Panel} title="Terms"><${Facts} two rows=${[
       ['Wallet', html`<${Id} kind="object" value=${tracker.wallet} />`],
       ['Token', html`<${Id} kind="asset" value=${tracker.token} />`],
       ['Backed by', html`<${Amount} value=${tracker.held} /> units held by <${Id} kind="key" value=${tracker.holder} />`],
       ['A spend address gets', html`<${Amount} value=${tracker.spend_grant} /> and lives ${span(tracker.lifetimes.spend)}`],
       ['An income address', html`lives ${span(tracker.lifetimes.income)}`],
       ['A channel', html`lives ${span(tracker.lifetimes.transfer)} at most`],
-      ['Price', html`<${Amount} value=${tracker.income_price_min} /> to <${Amount} value=${tracker.spend_price_max} /> for ${bytes(2 ** tracker.quantum_power)}`],
+      ['Price', html`<${Amount} value=${tracker.income_price_min} />${tracker.income_price_min !== tracker.spend_price_max && html` to <${Amount} value=${tracker.spend_price_max} />`} for ${bytes(2 ** tracker.quantum_power)}`],
     ]} /></${Panel}>
     <${Panel} title="What happened" wide>
       <${EntryPages} key=${params.before} question=${{ kind: 'tracker' }} base=${['channels']} params=${{}} before=${params.before} empty="Nothing happened on the tracker yet." />

@@ -71,7 +71,7 @@ export function LivePage() {
     <div class="tiles">
       <div class="tile"><span>Height</span><strong id="height"><a href=${to(['blocks', String(live.height)])}>${grouped(live.height)}</a></strong></div>
       <div class="tile"><span>Transactions</span><strong id="count">${grouped(live.transactions)}</strong></div>
-      <div class="tile"><span>Per second, 10 s mean</span><strong>${measure(lately)}</strong></div>
+      <div class="tile"><span>Per second</span><strong>${measure(lately)}</strong></div>
       <div class="tile"><span>Newest block</span><strong>${live.blocks[0] ? html`<${Time} value=${live.blocks[0].time} />` : '–'}</strong></div>
     </div>
     <div class="plots">

@@ -26,7 +26,7 @@ export function NodePage() {
       <div class="tile"><span>Waiting</span><strong>${grouped(value.pool.transactions)}</strong></div>
       <div class="tile"><span>Log on disk</span><strong>${bytes(value.log_bytes)}</strong></div>
     </div>
-    <${Panel} title="Ledger"><${Facts} rows=${[
+    <${Panel} title="Ledger"><${Facts} two rows=${[
       ['Chain', html`<bdi>${visible(value.chain)}</bdi>`],
       ['Genesis', html`<${Id} kind="hash" value=${value.genesis} />`],
       ['Began', html`<${Time} value=${value.began} />`],
@@ -50,7 +50,7 @@ function TrackerKeys() {
   const { value } = useAnswer('/api/v1/tracker')
   const keys = [value?.pem, ...(value?.keys ?? [])].filter((key) => typeof key === 'string')
   if (keys.length === 0) return null
-  return html`<h3>The tracker's</h3>${[...new Set(keys)].map((key) => html`<pre class="pem" key=${key} tabindex="0">${visible(key)}</pre>`)}`
+  return html`<h3 class="below">Signs for the wallet tracker</h3>${[...new Set(keys)].map((key) => html`<pre class="pem" key=${key} tabindex="0">${visible(key)}</pre>`)}`
 }
 
 function Meters({ answer }) {

@@ -45,9 +45,9 @@ function Committed({ id, value }) {
   const signers = [...new Set((value.inputs ?? []).flatMap((input) => input.owners))]
   return html`
     <${Panel}>
-      <${Facts} rows=${[
+      <${Facts} two rows=${[
         ['Kind', html`<${Kind} kind=${event.kind} />`],
-        ['Position', html`<a href=${to(['blocks', String(block.height)])}>${event.position}</a><span class="faint"> in block ${grouped(block.height)} of ${grouped(block.count)} ${block.count === 1 ? 'entry' : 'entries'}</span>`],
+        ['Position', html`<a href=${to(['blocks', String(block.height)])}>${event.position}</a><span class="faint">, ${block.count === 1 ? 'the only entry' : `one of ${grouped(block.count)} entries`} of block ${grouped(block.height)}</span>`],
         ['Committed', html`<${Time} value=${block.time} />`],
         ['Block', html`<${Id} kind="hash" value=${block.hash} />`],
         isAsset && asset && ['Asset', html`<${Id} kind="asset" value=${asset} />`],
@@ -55,7 +55,7 @@ function Committed({ id, value }) {
         isAsset && ['Version', value.version],
         isAsset && ['Size', bytes(value.bytes)],
         event.body?.transaction && ['Moved by', html`<${Id} kind="transaction" value=${event.body.transaction} />`],
-      ].map((row) => row || ['', undefined])} />
+      ]} />
     </${Panel}>
     ${isAsset ? html`<${Flow} id=${id} value=${value} /><${Text} id=${id} />` : html`<${Records} value=${value} />`}`
 }

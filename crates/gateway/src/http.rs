@@ -9,6 +9,7 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
+    console,
     events, gate,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
@@ -92,6 +93,9 @@ async fn handle(
             ),
             None => not_found(),
         },
+        route if route.is_console() => {
+            console::handle(gateway, connection, route, request).await
+        }
         Route::OpenApi => json(StatusCode::OK, crate::OPENAPI.as_bytes()),
         Route::Events => events::subscribe(gateway, request)
             .unwrap_or_else(|Refused(reply)| *reply),

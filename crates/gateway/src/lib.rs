@@ -8,6 +8,7 @@
 mod assets;
 mod body;
 mod connection;
+mod console;
 mod events;
 mod gate;
 mod http;

@@ -300,7 +300,11 @@ impl Asker<'_> {
             }
             out.extend_from_slice(b"{\"id\":");
             append_id(&mut out, &lost.id);
-            let _ = write!(out, ",\"class\":\"{}\",\"message\":", lost.rejection.class.name());
+            let _ = write!(
+                out,
+                ",\"class\":\"{}\",\"message\":",
+                lost.rejection.class.name()
+            );
             append_text(&mut out, &lost.rejection.to_string());
             out.push(b'}');
         }
@@ -327,7 +331,11 @@ impl Asker<'_> {
         query.refuse_unknown(&["before", "limit", "kind", "key", "asset", "object"])?;
         let before = position(query, "before")?;
         let mut list = List::new("entries", limit(query)?);
-        let name = match (query.first("key"), query.first("asset"), query.first("object")) {
+        let name = match (
+            query.first("key"),
+            query.first("asset"),
+            query.first("object"),
+        ) {
             (None, None, None) => None,
             (Some(text), None, None) => Some(Wanted::Owner(public_key("key", text)?)),
             (None, Some(text), None) => Some(Wanted::Asset(asset_id("asset", text)?)),
@@ -564,7 +572,10 @@ impl Asker<'_> {
                 for spent in transaction.inputs().iter().filter_map(|input| input.spends) {
                     if let Some(index) = wanted.remove(&spent) {
                         let out = list.element();
-                        let _ = write!(out, "{{\"index\":{index},\"position\":\"{position}\",\"id\":");
+                        let _ = write!(
+                            out,
+                            "{{\"index\":{index},\"position\":\"{position}\",\"id\":"
+                        );
                         append_id(out, &transaction.id());
                         out.push(b'}');
                     }
@@ -811,6 +822,10 @@ impl Asker<'_> {
             append_text(out, text);
             out.push(b'}');
         }
+        // The whole name of something is meant as that, and not as a word. A height may be a word too.
+        if list.count > 0 && number::<u64>(text).is_none() {
+            return list.end(None);
+        }
         for (field, element, kind) in [
             (SearchField::Asset, SearchElement::Asset, "asset-text"),
             (
@@ -821,7 +836,9 @@ impl Asker<'_> {
         ] {
             for (id, transaction) in self.store.search(field, text, Some(HITS_MAX))? {
                 let mut told = Vec::new();
-                append_search_elements(&mut told, element, &id, &transaction);
+                if append_search_elements(&mut told, element, &id, &transaction) == 0 {
+                    continue;
+                }
                 let out = list.element();
                 let _ = write!(out, "{{\"kind\":\"{kind}\",\"name\":\"{id}\",\"text\":");
                 append_text(out, &shortened(&told));
@@ -847,7 +864,11 @@ impl Asker<'_> {
             && let Some(entry) = self.store.entry_at(position)?
         {
             let out = list.element();
-            let _ = write!(out, "{{\"kind\":\"transaction\",\"name\":\"{}\"}}", entry.id());
+            let _ = write!(
+                out,
+                "{{\"kind\":\"transaction\",\"name\":\"{}\"}}",
+                entry.id()
+            );
         }
         Ok(())
     }
@@ -870,7 +891,10 @@ impl Asker<'_> {
         };
         self.store.entries_before(Name::Asset(&asset), None, each)?;
         if is_asset {
-            let _ = write!(list.element(), "{{\"kind\":\"asset\",\"name\":\"{asset}\"}}");
+            let _ = write!(
+                list.element(),
+                "{{\"kind\":\"asset\",\"name\":\"{asset}\"}}"
+            );
         }
         Ok(())
     }
@@ -973,12 +997,7 @@ impl List {
 }
 
 /// An entry as an event. One that is too long for a list goes without names and body.
-pub(super) fn append_event(
-    out: &mut Vec<u8>,
-    position: Position,
-    time: BlockTime,
-    entry: &Entry,
-) {
+pub(super) fn append_event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Entry) {
     let start = out.len();
     events::event(out, position, time, entry);
     if out.len() - start > EVENT_BYTES_MAX {

@@ -82,7 +82,9 @@ pub(super) fn file(path: &str, headers: &HeaderMap) -> Reply {
     let tag = file.tag.get_or_init(|| tag(file.content));
     let held = headers.get_all(header::IF_NONE_MATCH).iter().any(|held| {
         held.to_str().is_ok_and(|held| {
-            let mut tags = held.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+            let mut tags = held
+                .split(',')
+                .map(|tag| tag.trim().trim_start_matches("W/"));
             tags.any(|held| tag == held || held == "*")
         })
     });
@@ -104,7 +106,9 @@ fn tag(content: &[u8]) -> HeaderValue {
     let digest = digest(&SHA256, content);
     let digits = digest.as_ref()[..TAG_BYTES]
         .iter()
-        .fold(String::from("\""), |digits, byte| format!("{digits}{byte:02x}"));
+        .fold(String::from("\""), |digits, byte| {
+            format!("{digits}{byte:02x}")
+        });
     HeaderValue::from_str(&(digits + "\"")).expect("hexadecimal digits in quotes")
 }
 
@@ -148,19 +152,30 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere_and_nothing_is_inline() {
-        for file in FILES.iter().filter(|file| !file.path.starts_with("vendor/")) {
+        for file in FILES
+            .iter()
+            .filter(|file| !file.path.starts_with("vendor/"))
+        {
             let text = std::str::from_utf8(file.content).unwrap();
             let quoted = |mark: char| text.contains(&format!("{mark}http"));
             let elsewhere = quoted('"') || quoted('\'') || quoted('`') || text.contains("url(http");
             let is_image = file.kind == IMAGE;
             assert!(is_image || !elsewhere, "{} names another host", file.path);
-            for word in ["dangerouslySetInnerHTML", ".innerHTML", "eval(", "document.write"] {
+            for word in [
+                "dangerouslySetInnerHTML",
+                ".innerHTML",
+                "eval(",
+                "document.write",
+            ] {
                 assert!(!text.contains(word), "{} uses {word}", file.path);
             }
         }
         let page = std::str::from_utf8(FILES[0].content).unwrap();
         assert!(!page.contains("style=") && !page.contains("onclick") && !page.contains("<style"));
-        assert_eq!(page.matches("<script").count(), page.matches("></script>").count());
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("></script>").count()
+        );
     }
 
     #[test]
@@ -169,12 +184,22 @@ mod tests {
         let first = file("style.css", &headers);
         assert_eq!(first.status(), StatusCode::OK);
         let tag = first.headers()[header::ETAG].clone();
-        for held in [tag.to_str().unwrap(), &format!("W/{}", tag.to_str().unwrap()), "\"a\", *"] {
+        for held in [
+            tag.to_str().unwrap(),
+            &format!("W/{}", tag.to_str().unwrap()),
+            "\"a\", *",
+        ] {
             headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(held).unwrap());
-            assert_eq!(file("style.css", &headers).status(), StatusCode::NOT_MODIFIED);
+            assert_eq!(
+                file("style.css", &headers).status(),
+                StatusCode::NOT_MODIFIED
+            );
         }
         headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static("\"old\""));
         assert_eq!(file("style.css", &headers).status(), StatusCode::OK);
-        assert_eq!(file("../Cargo.toml", &headers).status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            file("../Cargo.toml", &headers).status(),
+            StatusCode::NOT_FOUND
+        );
     }
 }

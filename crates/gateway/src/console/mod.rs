@@ -126,7 +126,10 @@ mod tests {
         assert!(own(&[host, ("origin", "http://127.0.0.1:9984")]));
         assert!(own(&[host, ("origin", "https://127.0.0.1:9984")]));
         assert!(own(&[host, ("sec-fetch-site", "same-origin")]));
-        assert!(own(&[("host", "Ledger.example"), ("origin", "https://ledger.EXAMPLE")]));
+        assert!(own(&[
+            ("host", "Ledger.example"),
+            ("origin", "https://ledger.EXAMPLE")
+        ]));
     }
 
     #[test]

@@ -69,10 +69,18 @@ fn the_page_and_its_files_are_served_with_a_strict_policy() {
             .request("GET", path, &[("If-None-Match", tag)], b"");
         assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
     }
-    for path in ["/console/nothing.js", "/console/../Cargo.toml", "/console//main.js", "//console//main.js"] {
+    for path in [
+        "/console/nothing.js",
+        "/console/../Cargo.toml",
+        "/console//main.js",
+        "//console//main.js",
+    ] {
         assert_eq!(node.get(path).status, 404, "{path}");
     }
-    assert_eq!(node.client().request("POST", "/console", &[], b"").status, 405);
+    assert_eq!(
+        node.client().request("POST", "/console", &[], b"").status,
+        405
+    );
     assert_eq!(Client::to(node.streams).get("/console").status, 404);
 }
 
@@ -92,7 +100,11 @@ fn pages_of_other_origins_are_refused_whatever_the_protocol_allows() {
         assert_eq!(ask(path, "Sec-Fetch-Site", "same-origin"), 200);
         assert_eq!(ask(path, "Sec-Fetch-Site", "cross-site"), 403);
     }
-    assert_eq!(ask("/console", "Sec-Fetch-Site", "cross-site"), 200, "a link leads here");
+    assert_eq!(
+        ask("/console", "Sec-Fetch-Site", "cross-site"),
+        200,
+        "a link leads here"
+    );
     let upgrade = |origin: &str| {
         let headers = [
             ("Connection", "Upgrade"),
@@ -104,9 +116,15 @@ fn pages_of_other_origins_are_refused_whatever_the_protocol_allows() {
         let mut client = node.client();
         client.request("GET", "/console/live", &headers, b"").status
     };
-    assert_eq!(upgrade(&format!("http://localhost:{}", node.api.port())), 101);
+    assert_eq!(
+        upgrade(&format!("http://localhost:{}", node.api.port())),
+        101
+    );
     assert_eq!(upgrade("http://evil.example"), 403);
-    assert_eq!(upgrade(&format!("http://localhost:{}", node.api.port() + 1)), 403);
+    assert_eq!(
+        upgrade(&format!("http://localhost:{}", node.api.port() + 1)),
+        403
+    );
 }
 
 #[test]
@@ -116,7 +134,10 @@ fn the_live_stream_tells_each_block_once_and_goes_on_behind_any_of_them() {
     let mut live = Subscriber::open(node.api, "/console/live?after=1").unwrap();
     for (height, lamp) in (2..).zip(&first[1..]) {
         let frame = live.json();
-        assert_eq!((&frame["height"], &frame["count"]), (&height.into(), &1.into()));
+        assert_eq!(
+            (&frame["height"], &frame["count"]),
+            (&height.into(), &1.into())
+        );
         assert_eq!(frame["kinds"]["asset.create"], 1);
         assert_eq!(frame["events"][0]["id"], lamp.id().to_string());
     }
@@ -125,7 +146,10 @@ fn the_live_stream_tells_each_block_once_and_goes_on_behind_any_of_them() {
     let frame = live.json();
     assert_eq!(frame["events"][0]["id"], fourth.id().to_string());
     let heading = data(&node, "blocks/4");
-    assert_eq!((&frame["hash"], &frame["time"]), (&heading["hash"], &heading["time"]));
+    assert_eq!(
+        (&frame["hash"], &frame["time"]),
+        (&heading["hash"], &heading["time"])
+    );
     let beyond = Subscriber::open(node.api, "/console/live?after=5");
     assert_eq!(beyond.map(|_| ()).unwrap_err().status, 400);
     let unknown = Subscriber::open(node.api, "/console/live?from=1");
@@ -135,7 +159,10 @@ fn the_live_stream_tells_each_block_once_and_goes_on_behind_any_of_them() {
 #[test]
 fn lists_are_whole_in_pages_of_any_size_and_newest_first() {
     let node = TestNode::start();
-    let mut wanted: Vec<String> = lamps(&node, 9).iter().map(|lamp| lamp.id().to_string()).collect();
+    let mut wanted: Vec<String> = lamps(&node, 9)
+        .iter()
+        .map(|lamp| lamp.id().to_string())
+        .collect();
     wanted.reverse();
     for limit in [1, 4, 100] {
         assert_eq!(ids(&paged(&node, "entries?", "entries", limit)), wanted);
@@ -144,10 +171,16 @@ fn lists_are_whole_in_pages_of_any_size_and_newest_first() {
         let owner = format!("entries?key={}&", alice().public_key());
         assert_eq!(ids(&paged(&node, &owner, "entries", limit)), wanted);
         let heights = paged(&node, "blocks?", "blocks", limit);
-        let heights: Vec<u64> = heights.iter().map(|block| block["height"].as_u64().unwrap()).collect();
+        let heights: Vec<u64> = heights
+            .iter()
+            .map(|block| block["height"].as_u64().unwrap())
+            .collect();
         assert_eq!(heights, (1..=9).rev().collect::<Vec<_>>());
     }
-    assert_eq!(paged(&node, "entries?kind=asset.transfer&", "entries", 3).len(), 0);
+    assert_eq!(
+        paged(&node, "entries?kind=asset.transfer&", "entries", 3).len(),
+        0
+    );
 }
 
 #[test]
@@ -158,7 +191,8 @@ fn a_page_of_a_list_stays_what_it_is_while_the_ledger_grows() {
     let next = first["next"].as_str().unwrap();
     let question = format!("entries?limit=2&before={next}");
     let second = data(&node, &question);
-    lamps(&node, 3);
+    node.committed(create("a newer lamp", 1));
+    node.committed(create("the newest lamp", 1));
     assert_eq!(data(&node, &question), second);
 }
 
@@ -173,23 +207,49 @@ fn a_transaction_tells_where_it_came_from_and_where_it_went() {
     assert_eq!(told["event"]["position"], "2.0");
     let (input, output) = (&told["inputs"][0], &told["outputs"][0]);
     assert_eq!(input["transaction"], lamp.id().to_string());
-    assert_eq!((&input["amount"], &input["index"]), (&"5".into(), &0.into()));
+    assert_eq!(
+        (&input["amount"], &input["index"]),
+        (&"5".into(), &0.into())
+    );
     assert_eq!(input["owners"][0], alice().public_key().to_string());
-    assert_eq!((&output["amount"], &output["spent"]), (&"5".into(), &true.into()));
+    assert_eq!(
+        (&output["amount"], &output["spent"]),
+        (&"5".into(), &true.into())
+    );
     let went = data(&node, &format!("spenders/{}", sold.id()));
     assert_eq!(went["spenders"][0]["id"], back.id().to_string());
-    assert_eq!((&went["spenders"][0]["index"], &went["next"]), (&0.into(), &Value::Null));
+    assert_eq!(
+        (&went["spenders"][0]["index"], &went["next"]),
+        (&0.into(), &Value::Null)
+    );
     let unspent = data(&node, &format!("spenders/{}", back.id()));
     assert_eq!(unspent["spenders"].as_array().unwrap().len(), 0);
     let held = data(&node, &format!("keys/{}", alice().public_key()));
     assert_eq!(held["holdings"][0]["amount"], "5");
-    assert_eq!((&held["complete"], &held["holdings"].as_array().unwrap().len()), (&true.into(), &1));
+    assert_eq!(
+        (
+            &held["complete"],
+            &held["holdings"].as_array().unwrap().len()
+        ),
+        (&true.into(), &1)
+    );
     let question = format!("outputs?key={}&", alice().public_key());
     let outputs = paged(&node, &question, "outputs", 1);
-    let spent: Vec<bool> = outputs.iter().map(|output| output["spent"].as_bool().unwrap()).collect();
+    let spent: Vec<bool> = outputs
+        .iter()
+        .map(|output| output["spent"].as_bool().unwrap())
+        .collect();
     assert_eq!(spent, [false, true]);
-    let history = paged(&node, &format!("entries?asset={}&", lamp.id()), "entries", 2);
-    assert_eq!(ids(&history), [back.id(), sold.id(), lamp.id()].map(|id| id.to_string()));
+    let history = paged(
+        &node,
+        &format!("entries?asset={}&", lamp.id()),
+        "entries",
+        2,
+    );
+    assert_eq!(
+        ids(&history),
+        [back.id(), sold.id(), lamp.id()].map(|id| id.to_string())
+    );
 }
 
 #[test]
@@ -199,10 +259,15 @@ fn search_tells_what_a_text_names() {
     let kinds = |text: &str| -> Vec<String> {
         let hits = data(&node, &format!("search?q={text}"));
         let hits = hits["hits"].as_array().unwrap();
-        hits.iter().map(|hit| hit["kind"].as_str().unwrap().to_owned()).collect()
+        hits.iter()
+            .map(|hit| hit["kind"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(kinds(&lamp.id().to_string()), ["transaction", "asset"]);
-    assert_eq!(kinds(&lamp.id().to_string().to_uppercase()), ["transaction", "asset"]);
+    assert_eq!(
+        kinds(&lamp.id().to_string().to_uppercase()),
+        ["transaction", "asset"]
+    );
     assert_eq!(kinds("1"), ["block"]);
     assert_eq!(kinds("1.0"), ["transaction"]);
     assert_eq!(kinds(&alice().public_key().to_string()), ["key"]);
@@ -256,8 +321,20 @@ fn bad_questions_are_refused_and_never_more() {
         let page = data(&node, &format!("entries?before={before}"));
         assert_eq!(page["entries"].as_array().unwrap().len(), 1, "{before}");
     }
-    assert_eq!(data(&node, "entries?before=0")["entries"].as_array().unwrap().len(), 0);
-    assert_eq!(data(&node, "blocks?before=0")["blocks"].as_array().unwrap().len(), 0);
+    assert_eq!(
+        data(&node, "entries?before=0")["entries"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
+    assert_eq!(
+        data(&node, "blocks?before=0")["blocks"]
+            .as_array()
+            .unwrap()
+            .len(),
+        0
+    );
     assert_eq!(status(&node, &format!("search?q={}", "x".repeat(513))), 400);
 }
 

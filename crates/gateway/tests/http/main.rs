@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bulk;
+mod console;
 mod events;
 mod exchanges;
 mod openapi;
