@@ -5,9 +5,12 @@ import { createServer } from 'node:http'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto'
 import { after, before, describe, test } from 'node:test'
+import WebSocket from 'ws'
 
 import { launch, PATIENCE_MS } from './chromium.js'
+import { Command, contract, cosigned, Peer } from '../node/tracker.js'
 import { Node } from './node.js'
 import { create, Key, transfer } from './wallet.js'
 
@@ -428,6 +431,69 @@ describe('lists', () => {
   })
 })
 
+/** A peer of the wallet tracker with a key of its own. */
+function peer(node) {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519')
+  return Peer.connect(WebSocket, `${node.url.replace('http', 'ws')}/tracker`, {
+    pem: publicKey.export({ type: 'spki', format: 'pem' }),
+    sign: (text) => sign(null, Buffer.from(text), privateKey).toString('base64'),
+    verify: (pem, text, signature) => {
+      const key = createPublicKey(pem)
+      const algorithm = key.asymmetricKeyType === 'ed25519' ? null : 'sha256'
+      return verify(algorithm, Buffer.from(text), key, Buffer.from(signature, 'base64'))
+    },
+  })
+}
+
+/** Two peers with a channel open between them. */
+async function channel(node, channelId) {
+  const [payer, payee] = await Promise.all([peer(node), peer(node)])
+  const spend = await payer.ask(Command.openSpend)
+  const income = await payee.ask(Command.openIncome)
+  const terms = { channelId, fromAddress: spend.address, toAddress: income.address, price: 500, power: 25, planned: 8 }
+  const signed = (volume) => cosigned(payer.key, payee.key, contract(payer.key, payee.key, terms, volume))
+  await payee.submit(Command.openTransfer, await signed())
+  const settle = async (volume) => payee.submit(Command.closeTransfer, await signed(volume))
+  const leave = () => [payer, payee].forEach((each) => each.close())
+  return { spend, income, settle, leave }
+}
+
+describe('channels', () => {
+  let node
+  before(async () => {
+    node = await Node.start('console-channels')
+  })
+  after(() => node?.stop())
+
+  test('a channel is followed from its opening to its settlement', async () => {
+    const page = await Page.open(node, '#/channels')
+    await page.see('Open channels', 'tracker deposit')
+    const id = 'download/17 <b>&amp;</b> \u202exyz'
+    const { spend, income, settle, leave } = await channel(node, id)
+    await page.see('newer: show')
+    await page.click('.news button')
+    await page.see('tracker open transfer', 'tracker open spend')
+    await page.go(`#/channels/${encodeURIComponent(id)}`)
+    await page.see('Transfer channel', 'open', '4\u202f000', 'Locked until', '\\u202exyz')
+    assert.deepEqual(await page.links('.facts a'), [spend, income].map(({ address }) => `#/channels/${encodeURIComponent(address)}`))
+    await page.assertFits('a channel')
+    await page.go(`#/channels/${encodeURIComponent(spend.address)}`)
+    await page.see('Spend address', '10\u202f000', 'Free to promise', '6\u202f000')
+    await settle(100_000_000)
+    await page.see('8\u202f500')
+    await page.go(`#/channels/${encodeURIComponent(id)}`)
+    await page.see('not open', 'Settled', '1\u202f500', 'peers')
+    await page.click('.list [role=cell]:nth-child(3) a')
+    await page.see('Records', '1\u202f500', 'committed')
+    await page.search(income.address)
+    await page.see('Income address', '1\u202f500')
+    await page.search(id)
+    await page.see('Transfer channel')
+    leave()
+    await page.close()
+  })
+})
+
 describe('a node that goes away', () => {
   let node
   before(async () => {
@@ -686,6 +752,7 @@ describe('writing', () => {
 function places(story) {
   return [
     '#/live', '#/transactions', '#/transactions?kind=tracker', '#/blocks', '#/blocks/3', '#/channels', '#/submit', '#/node', '#/search', '#/search?q=lamp',
+    ...(story.channel ? ['#/channels/download-17', '#/channels/download-16', `#/channels/${encodeURIComponent(story.channel.spend.address)}`] : []),
     `#/transactions/${story.passed.id}`, `#/transactions/${story.paid.id}`, `#/assets/${story.coin.id}`, `#/keys/${story.alice.text}`,
   ]
 }
@@ -696,6 +763,9 @@ describe('narrow screens', () => {
   before(async () => {
     node = await Node.start('console-narrow')
     story = await shop(node)
+    story.channel = await channel(node, 'download-17')
+    await (await channel(node, 'download-16')).settle(60_000_000)
+    story.channel.leave()
   })
   after(() => node?.stop())
 
@@ -725,7 +795,7 @@ describe('narrow screens', () => {
       await page.picture(`live-${style}`)
       for (const [name, place] of [
         ['transaction', `#/transactions/${story.paid.id}`], ['transactions', '#/transactions'], ['blocks', '#/blocks'], ['block', '#/blocks/3'],
-        ['asset', `#/assets/${story.lamp.id}`], ['key', `#/keys/${story.alice.text}`], ['channels', '#/channels'], ['node', '#/node'],
+        ['asset', `#/assets/${story.lamp.id}`], ['key', `#/keys/${story.alice.text}`], ['channels', '#/channels'], ['channel', '#/channels/download-17'], ['node', '#/node'],
         ['search', '#/search?q=lamp'], ['submit', '#/submit'],
       ]) {
         await page.go(place)

@@ -1,6 +1,6 @@
 // Peers on a page: the browser's own cryptography and its own WebSocket.
 
-import { Command, Peer, story, walletStory } from './tracker.js'
+import { Peer, story, walletStory } from './tracker.js'
 
 const { subtle } = crypto
 
@@ -64,5 +64,5 @@ window.run = (address, payer, payee) => run(address, window.suites[payer], windo
 window.handshake = async (address) => {
   const peer = await Peer.connect(WebSocket, address, await newKey(RSA))
   peer.close()
-  return { pem: peer.tracker, command: Command.handshake }
+  return peer.tracker
 }
