@@ -42,7 +42,7 @@ export class Node {
     node.process = spawn(
       process.env.CONFORMANCE_BINARY,
       ['start', '--data-dir', join(folder, 'data'), '--listen', '127.0.0.1:0',
-        '--streams-listen', '127.0.0.1:0', '--json'],
+        '--streams-listen', '127.0.0.1:0', '--bus-listen', '127.0.0.1:0', '--json'],
       {
         cwd: folder,
         stdio: ['ignore', 'pipe', 'pipe'],

@@ -28,7 +28,7 @@ class Node:
             "start",
             "--data-dir", str(self.folder / "data"),
             "--listen", "127.0.0.1:0",
-            "--streams-listen", "127.0.0.1:0",
+            "--streams-listen", "127.0.0.1:0", "--bus-listen", "127.0.0.1:0",
             "--json",
         ]
         # Settings of the machine that runs the tests must not reach the node.

@@ -24,6 +24,7 @@
 
 mod answer;
 mod bulk;
+pub mod bus;
 mod client;
 mod endpoint;
 mod error;

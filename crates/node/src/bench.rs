@@ -78,6 +78,7 @@ pub(crate) async fn run(args: &Bench, out: Out) -> Result<(), Failure> {
                 ),
                 ("listen".to_owned(), "127.0.0.1:0".to_owned()),
                 ("streams_listen".to_owned(), "off".to_owned()),
+                ("bus_listen".to_owned(), "off".to_owned()),
                 ("chain".to_owned(), "bench".to_owned()),
             ];
             let config = Config::from_settings(&Settings::load(&flags, [], None)?)?;

@@ -8,6 +8,7 @@ use clap::{
 use daybook_client::{Cursor, Endpoint};
 use daybook_ledger::{AssetId, PublicKey, TransactionId};
 
+pub(crate) use crate::channel::Channel;
 use crate::{
     failure::Failure,
     keyfile,
@@ -74,6 +75,11 @@ pub(crate) enum Verb {
     Outputs(Outputs),
     /// Follow what commits, one JSON event per line
     Stream(Stream),
+    /// Follow every book of a node, one JSON event per line
+    Events(Events),
+    /// Be paid, and pay, for traffic by the segment
+    #[command(subcommand)]
+    Channel(Channel),
     /// Measure a node
     Bench(Bench),
     /// Show the settings of a node
@@ -89,6 +95,9 @@ pub(crate) enum Verb {
     Order(Box<Order>),
     /// Watch a node at work: made-up owners trade real assets for some seconds
     Demo(Demo),
+    /// The service bus: its services and keys, and calls over it
+    #[command(subcommand)]
+    Bus(Bus),
     /// Print a completion script for a shell
     Completions(Completions),
 }
@@ -104,6 +113,9 @@ Standard output says where the node listens. SIGTERM and SIGINT stop it in good 
 connections, waiting transactions are committed, the ledger is closed. A second Ctrl-C
 ends it at once.")]
 pub(crate) struct Start {
+    /// Make a key for the service bus that is for every name and for this run, and print it
+    #[arg(long)]
+    pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) settings: SettingFlags,
 }
@@ -377,6 +389,34 @@ pub(crate) struct Stream {
     pub(crate) node: NodeFlags,
 }
 
+#[derive(Debug, Args)]
+#[command(after_long_help = "EXAMPLES:
+  daybook events                                  # from now on
+  daybook events --from 0 --kind tracker          # the history of one book, then live
+  daybook events --kind asset.transfer --key PUBLIC_KEY
+
+Each event has a position. To go on behind it, give the same height and the index plus one to --from.
+A broken connection is made again by itself and nothing is lost or repeated.")]
+pub(crate) struct Events {
+    /// Begin at this place: a height, or a height and an index
+    #[arg(long, value_name = "HEIGHT[.INDEX]")]
+    pub(crate) from: Option<Cursor>,
+    /// Only this kind, such as asset.transfer, or this book, such as tracker; may be repeated
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Vec<String>,
+    /// Only what touches this public key, asset, address or channel; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Vec<String>,
+    /// End after this many events
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max: Option<u64>,
+    /// End when nothing came for this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) until_idle: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) node: NodeFlags,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum StreamName {
@@ -508,6 +548,200 @@ pub(crate) struct Demo {
     pub(crate) listen: String,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bus {
+    /// Services that may connect, and their keys
+    #[command(subcommand)]
+    Service(BusService),
+    /// Send a request and print the answer
+    #[command(after_long_help = "EXAMPLES:
+  daybook bus call ledger.head --key-file meter.key --name meter
+  daybook bus call grid.read '{\"zone\":\"north\"}' --timeout 2
+  echo '{}' | daybook bus call grid.read - --reply all
+
+Prints the answer's data. A failed call exits with 1, a call without an answer in time with 3.")]
+    Call(BusCall),
+    /// Answer requests with the output of a command
+    #[command(after_long_help = "EXAMPLES:
+  daybook bus serve grid.read --queue workers -- jq '{kw: 41.5, zone: .zone}'
+  daybook bus serve echo                          # without a command, a request is its own answer
+
+The command gets the request's data on standard input and answers with JSON on standard output; another
+exit code than 0 is an error, with standard error as its message.")]
+    Serve(BusServe),
+    /// Print requests that match a name, one JSON object per line
+    #[command(after_long_help = "EXAMPLES:
+  daybook bus subscribe 'grid.>'
+  daybook bus subscribe 'order.>' --durable       # acknowledges each line once it is written
+  daybook bus subscribe ledger.events --from 1 --kind asset.transfer
+  daybook bus subscribe '_service.>'              # who comes and goes")]
+    Subscribe(BusSubscribe),
+    /// List the services that are online
+    Services(BusServices),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BusService {
+    /// Allow a service; its new key is printed once
+    #[command(after_long_help = "EXAMPLES:
+  daybook bus service add meter
+  daybook bus service add grid --subscribe 'grid.>' --publish 'ledger.*'
+  daybook bus service add old --key-file - < key.txt      # a key that exists already")]
+    Add(ServiceAdd),
+    /// List services and what they may do
+    List {
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+    /// Take keys away; their connections are closed at once
+    Revoke {
+        /// Name of a service, or the id of one of its keys
+        name: String,
+        #[command(flatten)]
+        settings: SettingFlags,
+    },
+}
+
+impl BusService {
+    pub(crate) fn settings(&self) -> &SettingFlags {
+        match self {
+            BusService::Add(add) => &add.settings,
+            BusService::List { settings } | BusService::Revoke { settings, .. } => settings,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServiceAdd {
+    /// Its name, or a pattern of names: `*` for one part, `>` for the rest
+    pub(crate) name: String,
+    /// Pattern of names that it may request; may be repeated; without one, all
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) publish: Vec<String>,
+    /// Pattern of names that it may listen to; may be repeated; without one, all
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) subscribe: Vec<String>,
+    /// Requests per second in the long run
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) requests_per_second: Option<u32>,
+    /// Unanswered deliveries at once
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_in_flight: Option<u32>,
+    /// Take the key from this file, or from standard input for -, instead of making one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: SettingFlags,
+}
+
+/// How a command reaches the bus, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct BusFlags {
+    /// Address of the bus
+    #[arg(
+        long,
+        env = "DAYBOOK_BUS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9001"
+    )]
+    pub(crate) url: Endpoint,
+    /// Name of this service
+    #[arg(long, env = "DAYBOOK_BUS_NAME", default_value = "daybook-cli")]
+    pub(crate) name: String,
+    /// File with the service's key; - reads it from standard input
+    #[arg(long, env = "DAYBOOK_BUS_KEY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: PathBuf,
+    /// PEM file with the certificates to trust instead of the public roots
+    #[arg(long, env = "DAYBOOK_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BusCall {
+    /// What is requested
+    pub(crate) request: String,
+    /// Its data: JSON, @FILE, or - for standard input
+    #[arg(default_value = "{}")]
+    pub(crate) data: String,
+    /// Seconds to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// Who gets it: auto, one or all
+    #[arg(long, value_parser = ["auto", "one", "all"])]
+    pub(crate) delivery: Option<String>,
+    /// Which answers count: first, all or none
+    #[arg(long, value_parser = ["first", "all", "none"], default_value = "first")]
+    pub(crate) reply: String,
+    /// The request may be delivered twice if its receiver goes away
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// The id of the request; the same id has one effect
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) bus: BusFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BusServe {
+    /// What is answered: a name, or a pattern
+    pub(crate) request: String,
+    /// Share the work with all who name the same queue
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Requests answered at once
+    #[arg(long, default_value_t = 8, value_parser = value_parser!(u32).range(1..=1_024))]
+    pub(crate) at_once: u32,
+    /// End after so many requests
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max: Option<u64>,
+    /// The command and its arguments
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) bus: BusFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BusSubscribe {
+    /// A name, or a pattern
+    pub(crate) request: String,
+    /// Share the messages with all who name the same queue
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Messages wait on the broker while nobody is there, until they are acknowledged
+    #[arg(long)]
+    pub(crate) durable: bool,
+    /// ledger.events: begin at this height or position
+    #[arg(long, value_name = "HEIGHT[.INDEX]")]
+    pub(crate) from: Option<String>,
+    /// ledger.events: only this kind; may be repeated
+    #[arg(long)]
+    pub(crate) kind: Vec<String>,
+    /// ledger.events: only what touches this key, asset, address or channel; may be repeated
+    #[arg(long)]
+    pub(crate) key: Vec<String>,
+    /// End after so many messages
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max: Option<u64>,
+    #[command(flatten)]
+    pub(crate) bus: BusFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BusServices {
+    /// Address of the bus
+    #[arg(
+        long,
+        env = "DAYBOOK_BUS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9001"
+    )]
+    pub(crate) url: Endpoint,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
@@ -619,7 +853,7 @@ impl Args for SettingFlags {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(number).map_err(|e| e.to_string())
 }

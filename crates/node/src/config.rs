@@ -9,6 +9,7 @@ use std::{
 use daybook_ledger::Rules;
 
 use crate::{
+    bus::BusConfig,
     passphrase::Source,
     settings::{Settings, SettingsError},
     tracker::TrackerConfig,
@@ -50,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
+    pub(crate) bus: BusConfig,
     /// `None` where no tracker runs.
     pub(crate) tracker: Option<TrackerConfig>,
     pub(crate) log_format: LogFormat,
@@ -128,8 +130,7 @@ impl Config {
             let place = address(settings, "also_listen", place)?.ok_or_else(wrong)?;
             also_listen.push((place, dialect(spoken).ok_or_else(wrong)?));
         }
-        // Nothing listens there in this version, but a wrong address shall not lie in wait.
-        address(settings, "bus_listen", settings.text("bus_listen"))?;
+        let bus_listen = address(settings, "bus_listen", settings.text("bus_listen"))?;
         let tls = match (path("tls.certificate_file"), path("tls.key_file")) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
@@ -204,6 +205,7 @@ impl Config {
                 },
             },
             tracker: TrackerConfig::from_settings(settings)?,
+            bus: BusConfig::from_settings(settings, bus_listen)?,
             log_format: match settings.text("log.format") {
                 "pretty" => LogFormat::Pretty,
                 "json" => LogFormat::Json,

@@ -26,6 +26,7 @@ use serde_json::json;
 
 use crate::{
     backup,
+    bus::Reloader,
     datadir::DataDir,
     failure::{Exit, Failure},
     node::Listening,
@@ -46,6 +47,8 @@ pub(crate) enum Request {
     Backup { to: PathBuf },
     /// Tell where it listens.
     Listening,
+    /// Read the keys of the service bus anew.
+    BusReload,
 }
 
 /// What a running node says.
@@ -69,6 +72,7 @@ impl Control {
         dir: &DataDir,
         node: Node,
         listening: &Listening,
+        bus: Option<Reloader>,
     ) -> Result<Control, Failure> {
         let path = dir.control_socket();
         let system = |error: io::Error| Failure::system(path.display(), &error);
@@ -83,6 +87,7 @@ impl Control {
         let answer = json!({
             "http": listening.http_url(listening.http),
             "streams": listening.streams_url(),
+            "bus": listening.bus_url(),
             "pid": std::process::id(),
         });
         let thread = {
@@ -95,7 +100,7 @@ impl Control {
                             return;
                         }
                         if let Ok(stream) = stream {
-                            serve(stream, &dir, &node, &answer);
+                            serve(stream, &dir, &node, &answer, bus.as_ref());
                         }
                     }
                 })
@@ -165,7 +170,13 @@ pub(crate) fn ask(
     ))
 }
 
-fn serve(mut stream: UnixStream, dir: &DataDir, node: &Node, listening: &serde_json::Value) {
+fn serve(
+    mut stream: UnixStream,
+    dir: &DataDir,
+    node: &Node,
+    listening: &serde_json::Value,
+    bus: Option<&Reloader>,
+) {
     let _ = stream.set_read_timeout(Some(REQUEST_TIMEOUT));
     let _ = stream.set_write_timeout(Some(REQUEST_TIMEOUT));
     let mut line = String::new();
@@ -180,6 +191,10 @@ fn serve(mut stream: UnixStream, dir: &DataDir, node: &Node, listening: &serde_j
     };
     let result = match serde_json::from_str(&line) {
         Ok(Request::Listening) => Ok(listening.clone()),
+        Ok(Request::BusReload) => match bus {
+            Some(bus) => bus.reload(),
+            None => Ok(serde_json::json!({"closed": 0})),
+        },
         Ok(Request::Backup { to }) => {
             tracing::info!(to = %to.display(), "backup begins");
             let mut told = 0;

@@ -7,6 +7,7 @@
 //!   genesis.json         how the chain began
 //!   daybook.toml         settings
 //!   control.sock         0600, where the running node takes orders from its own machine
+//!   bus/                 services and their key hashes, durable subscriptions of the service bus
 //!   ledger/              the log of blocks and what follows from it (docs/format.md)
 //! ```
 
@@ -76,6 +77,16 @@ impl DataDir {
 
     pub(crate) fn node_key(&self) -> PathBuf {
         self.0.join("node.key")
+    }
+
+    /// What the service bus keeps.
+    pub(crate) fn bus(&self) -> PathBuf {
+        self.0.join("bus")
+    }
+
+    /// The services of the bus and the hashes of their keys.
+    pub(crate) fn services_file(&self) -> PathBuf {
+        self.bus().join("services.json")
     }
 
     pub(crate) fn genesis_file(&self) -> PathBuf {

@@ -82,6 +82,7 @@ pub(crate) async fn run(args: &Demo, out: Out) -> Result<(), Failure> {
         ("data_dir".to_owned(), folder.path().display().to_string()),
         ("listen".to_owned(), args.listen.clone()),
         ("streams_listen".to_owned(), "127.0.0.1:0".to_owned()),
+        ("bus_listen".to_owned(), "off".to_owned()),
         ("chain".to_owned(), "demo".to_owned()),
     ];
     let config = Config::from_settings(&Settings::load(&flags, [], None)?)?;

@@ -2,12 +2,16 @@
 
 mod backup;
 mod bench;
+mod bus;
+mod bus_client;
+mod channel;
 mod check;
 mod cli;
 mod config;
 mod control;
 mod datadir;
 mod demo;
+mod events;
 mod failure;
 mod keyfile;
 mod keys;
@@ -68,7 +72,8 @@ fn main() -> ExitCode {
 fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), Failure> {
     match command {
         Verb::Start(args) => {
-            let config = Config::from_settings(&load(&args.settings)?)?;
+            let mut config = Config::from_settings(&load(&args.settings)?)?;
+            config.bus.dev = args.dev;
             serve(start::run(&config, out))
         }
         Verb::Check(args) => {
@@ -79,6 +84,8 @@ fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), F
         Verb::Tx(args) => ask(tx::run(&args, out)),
         Verb::Outputs(args) => ask(outputs::run(&args, out)),
         Verb::Stream(args) => ask(stream::run(&args, out)),
+        Verb::Events(args) => ask(events::run(&args, out)),
+        Verb::Channel(args) => serve(channel::run(&args, out)),
         Verb::Bench(args) => serve(bench::run(&args, out)),
         Verb::Config(cli::Config::Show { settings }) => {
             show(&load(&settings)?, out);
@@ -99,6 +106,11 @@ fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), F
         Verb::Machine(args) => serve(machine::run(&args, seed, out)),
         Verb::Order(args) => ask(order::run(&args, out)),
         Verb::Demo(args) => serve(demo::run(&args, out)),
+        Verb::Bus(cli::Bus::Service(service)) => {
+            let config = Config::from_settings(&load(service.settings())?)?;
+            bus::service(&service, &datadir::DataDir::new(&config.data_dir), out)
+        }
+        Verb::Bus(args) => ask(bus_client::run(args, out)),
         Verb::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "daybook", &mut script);

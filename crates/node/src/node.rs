@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    bus::LiveBus,
     config::{Config, Dialect, TlsFiles},
     control::Control,
     datadir::{DataDir, Lock},
@@ -31,6 +32,8 @@ use crate::{
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// The part of the time for a stop that connections may take; the rest is for the ledger.
 const STOP_SHARE_OF_CONNECTIONS: u32 = 2;
+/// The part of it that open requests of the service bus may take.
+const STOP_SHARE_OF_BUS: u32 = 4;
 /// What a stop takes at least, in whole: an ordinary disk closes the ledger within it.
 const STOP_WITHIN_MIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +44,7 @@ pub(crate) struct LiveNode {
     running: Running,
     gateway: JoinHandle<std::io::Result<()>>,
     stop_gateway: oneshot::Sender<()>,
+    bus: Option<LiveBus>,
     control: Option<Control>,
     upkeep: JoinHandle<()>,
     stop_within: Duration,
@@ -54,11 +58,18 @@ pub(crate) struct Listening {
     pub(crate) http: SocketAddr,
     pub(crate) also: Vec<(SocketAddr, Dialect)>,
     pub(crate) streams: Option<SocketAddr>,
+    pub(crate) bus: Option<SocketAddr>,
+    /// The text of the development key of the service bus.
+    pub(crate) bus_key: Option<String>,
 }
 
 impl Listening {
     pub(crate) fn http_url(&self, address: SocketAddr) -> String {
         format!("{}://{address}", if self.secure { "https" } else { "http" })
+    }
+
+    pub(crate) fn bus_url(&self) -> Option<String> {
+        self.bus.map(|address| self.http_url(address))
     }
 
     pub(crate) fn streams_url(&self) -> String {
@@ -112,11 +123,21 @@ impl LiveNode {
             Some(address) => Some(listen(address, Serves::Streams, config.dialect).await?),
             None => None,
         };
-        let listening = Listening {
+        let bus_socket = match config.bus.listen {
+            Some(address) => {
+                let failed =
+                    |e: std::io::Error| Failure::system(format!("cannot listen on {address}"), &e);
+                Some(TcpListener::bind(address).await.map_err(failed)?)
+            }
+            None => None,
+        };
+        let mut listening = Listening {
             secure: tls.is_some(),
             http,
             also,
             streams,
+            bus: None,
+            bus_key: None,
         };
 
         tracing::info!(data_dir = %config.data_dir.display(), "opening the ledger");
@@ -186,7 +207,27 @@ impl LiveNode {
                 let _ = stopping.await;
             },
         ));
-        let control = match Control::start(&dir, node.clone(), &listening) {
+        let bus = match bus_socket {
+            Some(socket) => {
+                match LiveBus::start(config, socket, tls, &node, metrics.clone()).await {
+                    Ok(bus) => Some(bus),
+                    Err(failure) => {
+                        let _ = stop_gateway.send(());
+                        if let Ok(Err(error)) = blocking(move || running.stop()).await {
+                            tracing::error!(%error, "the ledger did not close in order");
+                        }
+                        return Err(failure);
+                    }
+                }
+            }
+            None => None,
+        };
+        if let Some(bus) = &bus {
+            listening.bus = Some(bus.address);
+            listening.bus_key.clone_from(&bus.dev_key);
+        }
+        let reloader = bus.as_ref().map(|bus| bus.reloader.clone());
+        let control = match Control::start(&dir, node.clone(), &listening, reloader) {
             Ok(control) => Some(control),
             Err(failure) => {
                 tracing::warn!(%failure, "no control socket: an online backup is not possible");
@@ -205,6 +246,7 @@ impl LiveNode {
             running,
             gateway,
             stop_gateway,
+            bus,
             control,
             upkeep,
             stop_within,
@@ -237,8 +279,12 @@ impl LiveNode {
         let deadline = Instant::now() + self.stop_within;
         drop(self.control);
         self.upkeep.abort();
-        let _ = self.stop_gateway.send(());
         let left = || deadline.saturating_duration_since(Instant::now());
+        // The bus first: what it still has to answer may need the ledger.
+        if let Some(bus) = self.bus {
+            bus.stop(left() / STOP_SHARE_OF_BUS).await;
+        }
+        let _ = self.stop_gateway.send(());
         if !self.gateway.is_finished() && timeout(left(), self.gateway).await.is_err() {
             tracing::warn!("connections did not end in time");
         }

@@ -119,7 +119,7 @@ pub(crate) static TABLE: &[Setting] = &[
         "bus_listen",
         Kind::Address,
         r#""127.0.0.1:9001""#,
-        "Address of the service bus. Accepted and checked, but this version has no service bus: nothing listens there.",
+        "Address of the service bus; \"off\" for none.",
         common
     ),
     setting!(
@@ -261,6 +261,108 @@ pub(crate) static TABLE: &[Setting] = &[
         Kind::Count,
         "32768",
         "Transactions that wait for their block; beyond it submitters are told to try again."
+    ),
+    setting!(
+        "bus.admin_token_file",
+        Kind::Path,
+        r#""""#,
+        "File with the bearer token that readers of the bus's pages must show, `/`, `/healthz` and `/readyz` aside; empty lets everyone read."
+    ),
+    setting!(
+        "bus.connections",
+        Kind::Count,
+        "4096",
+        "Connections and sessions of the service bus at once; further ones are closed."
+    ),
+    setting!(
+        "bus.ready_ms",
+        Kind::Count,
+        "2000",
+        "Milliseconds that a service may take between `shake_id` and `shake_ready`."
+    ),
+    setting!(
+        "bus.strict",
+        Kind::Switch,
+        "true",
+        "Refuse wrong ids and answers to unknown requests; otherwise correct or drop them without a word."
+    ),
+    setting!(
+        "bus.legacy_broadcast",
+        Kind::Switch,
+        "true",
+        "A service that never subscribes hears every request, as clients of 2015 expect."
+    ),
+    setting!(
+        "bus.error_dialect",
+        Kind::Choice(&["note", "code"]),
+        r#""note""#,
+        "The word for a wrong key: `invalid_key` as in the protocol note, or `invalid_secret_key` as in the code."
+    ),
+    setting!(
+        "bus.subjects",
+        Kind::List,
+        "[]",
+        "Mode and deadline that are fixed for names: \"PATTERN=one:2000\" (auto, one or all; milliseconds), either part optional."
+    ),
+    setting!(
+        "bus.timeout_ms",
+        Kind::Count,
+        "30000",
+        "Milliseconds after which a request that names no deadline is answered with `timeout`."
+    ),
+    setting!(
+        "bus.requests_per_second",
+        Kind::Count,
+        "0",
+        "Requests per second of one service instance, in the long run; 0 for any number."
+    ),
+    setting!(
+        "bus.payload_bytes",
+        Kind::Count,
+        "1048576",
+        "Bytes of one event's payload."
+    ),
+    setting!(
+        "bus.outbound_messages",
+        Kind::Count,
+        "1024",
+        "Messages that wait for one connection to read them; a full queue is skipped, and closed after bus.slow_seconds."
+    ),
+    setting!(
+        "bus.outbound_bytes",
+        Kind::Count,
+        "8388608",
+        "Bytes that wait for one connection to read them."
+    ),
+    setting!(
+        "bus.slow_seconds",
+        Kind::Count,
+        "10",
+        "Seconds after which a connection whose queue stays full is closed."
+    ),
+    setting!(
+        "bus.remember_seconds",
+        Kind::Count,
+        "120",
+        "Seconds for which a request's answer is kept for a repetition of the same request id."
+    ),
+    setting!(
+        "bus.remember_bytes",
+        Kind::Count,
+        "67108864",
+        "Bytes of answers that are kept; the oldest of the asking instance give way."
+    ),
+    setting!(
+        "bus.durable_messages",
+        Kind::Count,
+        "100000",
+        "Messages that wait in durable subscriptions, of all together; beyond it senders are told `overloaded`."
+    ),
+    setting!(
+        "bus.durable_bytes",
+        Kind::Count,
+        "67108864",
+        "Bytes of them, and as much again of dead letters."
     ),
     setting!(
         "rules.key_names",
@@ -422,7 +524,7 @@ pub(crate) static TABLE: &[Setting] = &[
 ];
 
 /// Environment variables that begin like settings and mean something else.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "URL", "CA_FILE", "KEY_PASSPHRASE"];
+const OTHER_VARIABLES: &[&str] = &["CONFIG", "URL", "CA_FILE", "BUS_URL", "BUS_NAME", "BUS_KEY_FILE", "KEY_PASSPHRASE", "KNOWN_TRACKERS"];
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]

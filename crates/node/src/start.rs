@@ -82,6 +82,12 @@ fn announce(live: &LiveNode, out: Out) {
         text.push_str(&format!("\nhttp     {url} ({dialect})"));
     }
     text.push_str(&format!("\nstreams  {}", listening.streams_url()));
+    if let Some(url) = listening.bus_url() {
+        text.push_str(&format!("\nbus      {url}"));
+    }
+    if let Some(key) = &listening.bus_key {
+        text.push_str(&format!("\nbus key  {key} (for every name, until this node stops)"));
+    }
     let also: Vec<_> = also
         .iter()
         .map(|(url, dialect)| json!({"http": url, "dialect": dialect}))
@@ -91,6 +97,8 @@ fn announce(live: &LiveNode, out: Out) {
             "event": "listening",
             "http": http,
             "streams": listening.streams_url(),
+            "bus": listening.bus_url(),
+            "bus_key": listening.bus_key,
             "also": also,
             "chain": chain,
             "height": height,

@@ -95,6 +95,8 @@ fn addresses_are_printed_for_people_too() {
             "start",
             "--listen",
             "127.0.0.1:0",
+            "--bus-listen",
+            "off",
             "--streams-listen",
             "127.0.0.1:0",
             "--data-dir",

@@ -107,6 +107,7 @@ impl Node {
         for (flag, value) in [
             ("--listen", "127.0.0.1:0"),
             ("--streams-listen", "127.0.0.1:0"),
+            ("--bus-listen", "127.0.0.1:0"),
         ] {
             if !flags.contains(&flag) {
                 command.args([flag, value]);
