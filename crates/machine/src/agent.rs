@@ -117,9 +117,12 @@ pub(crate) enum Input {
     Event(Event),
     Order(OrderRequest, oneshot::Sender<Answer>),
     Announced(String, Announcement, oneshot::Sender<Answer>),
-    Look(Box<dyn FnOnce(&Machine) + Send>),
+    Look(Look),
     Stop,
 }
+
+/// A look at the machine.
+type Look = Box<dyn FnOnce(&Machine) + Send>;
 
 /// The order, or why there is none.
 pub(crate) type Answer = Result<Box<Order>, OrderError>;
@@ -341,7 +344,7 @@ impl Shell {
         }
     }
 
-    fn take(&mut self, input: Input, looks: &mut Vec<Box<dyn FnOnce(&Machine) + Send>>) -> bool {
+    fn take(&mut self, input: Input, looks: &mut Vec<Look>) -> bool {
         let event = match input {
             Input::Event(event) => event,
             Input::Order(request, answer) => Event::Order {
