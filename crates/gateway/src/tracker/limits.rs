@@ -60,12 +60,18 @@ impl Spends {
                 network.waiting > 0 || !network.open.is_empty()
             });
         }
-        let place = Place {
-            spends: Arc::downgrade(self),
+        let is_uncounted = networks.len() >= NETWORKS_MAX && !networks.contains_key(&key);
+        // Made only when it is given away: giving it back takes the lock.
+        let place = || Place {
+            spends: if is_uncounted {
+                Weak::new()
+            } else {
+                Arc::downgrade(self)
+            },
             network: key,
         };
-        if networks.len() >= NETWORKS_MAX && !networks.contains_key(&key) {
-            return Some(place);
+        if is_uncounted {
+            return Some(place());
         }
         let network = networks.entry(key).or_default();
         network.open.retain(|(_, lock)| *lock >= now.0);
@@ -76,7 +82,7 @@ impl Spends {
             return None;
         }
         network.waiting += 1;
-        Some(place)
+        Some(place())
     }
 }
 
