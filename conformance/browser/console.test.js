@@ -782,14 +782,21 @@ describe('narrow screens', () => {
   }
 
   test('pictures of each page', { skip: !PICTURES }, async () => {
-    const key = new Key(Buffer.alloc(32, 9))
+    const { mint, alice, bob, carol } = story
     for (const [style, view, scheme] of [['light', DESK, 'light'], ['dark', DESK, 'dark'], ['phone', PHONE, 'light'], ['phone-dark', PHONE, 'dark']]) {
       const page = await Page.open(node, '#/live', view)
       await page.tab.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }])
       await page.see('Newest block')
-      // Something to plot.
-      for (let number = 0; number < 60; number += 1) {
-        await node.batch(Array.from({ length: 1 + ((number * 7) % 13) }, (_, each) => create(key, { style, number, each })))
+      // Something to plot: payments of a coin, each out of the change of the one before.
+      let last = await node.commit(create(mint, { kind: 'token', name: `Coin of ${style}` }, { amount: 1_000_000 }))
+      for (let number = 0, index = 0; number < 60; number += 1) {
+        const paid = Array.from({ length: 1 + ((number * 7) % 13) }, (_, each) => {
+          last = transfer(mint, last, index, [alice, bob, carol][each % 3], 5 + ((number * 37 + each * 11) % 400))
+          index = 1
+          return last
+        })
+        if (number % 9 === 4) paid.push(create(alice, { kind: 'lamp', style, number }))
+        await node.batch(paid)
         await new Promise((done) => setTimeout(done, 150))
       }
       await page.picture(`live-${style}`)

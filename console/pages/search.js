@@ -28,6 +28,11 @@ function target({ kind, name }) {
   }
 }
 
+/** What a hit says, without the id that is told beside it. */
+function said(text) {
+  return text.replace(/^\{"(meta)?data":/, '').replace(/,"id":"[0-9a-f]*"?\}?$/, '')
+}
+
 /** Kinds that name one thing exactly; a transaction that made an asset is the asset's too. */
 const EXACT = ['block', 'transaction', 'key', 'address', 'channel']
 
@@ -51,6 +56,6 @@ export function SearchPage({ params }) {
           <a href=${target(hit)}>${NAMES[hit.kind] ?? hit.kind}</a>
           ${hit.kind === 'key' && !hit.known && html` <span class="faint">that no output names</span>`}
           <${Id} kind="text" value=${hit.name} />
-          ${hit.text && html`<div class="quote"><${Strange} text=${hit.text} max=${240} /></div>`}
+          ${hit.text && html`<div class="quote"><${Strange} text=${said(hit.text)} max=${240} /></div>`}
         </li>`)}</ul></${Panel}>`}`
 }
