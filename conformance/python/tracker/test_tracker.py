@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from peer import (
+from tracker.peer import (
     CLOSE_INCOME, CLOSE_SPEND, CLOSE_TRANSFER, COMMON_STATE, FIRST, HANDSHAKE, INCOME_STATE, Key, NEXT,
     OPEN_INCOME, OPEN_SPEND, OPEN_TRANSFER, Peer, Refused, SPEND_STATE, TOUCH, TRANSFER_STATE, contract,
     cosigned, verify,

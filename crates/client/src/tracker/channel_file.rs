@@ -207,6 +207,11 @@ impl ChannelFile {
         })
     }
 
+    /// Bytes that the payee sends without a receipt at most.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     /// Bytes that the payee has sent or was about to send.
     pub fn offered(&self) -> u64 {
         self.offered

@@ -1,0 +1,532 @@
+//! Payment channels on the command line, told as stories about real processes.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use common::{Answer, Node, binary, daybook};
+use serde_json::Value;
+
+/// Quanta of 64 KiB at five tokens: small files take several.
+const PRICES: [&str; 6] = [
+    "--tracker-quantum-power",
+    "16",
+    "--tracker-income-price",
+    "5",
+    "--tracker-spend-price",
+    "5",
+];
+/// A quantum, and the segment that every download of these tests is made of.
+const QUANTUM: u64 = 1 << 16;
+
+/// A folder with a node, and peers who keep their things beside it.
+struct World {
+    folder: tempfile::TempDir,
+    node: Node,
+}
+
+impl World {
+    fn new(more: &[&str]) -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::start_with(&folder.path().join("node"), &[&PRICES, more].concat());
+        World { folder, node }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// A key file of a kind; answers its path.
+    fn key(&self, name: &str, kind: &str) -> String {
+        let path = self.path(name);
+        daybook(&["keys", "generate", "--kind", kind, "--out", &path]).ok();
+        path
+    }
+
+    /// The arguments of a channel command, with those that all of them need.
+    fn arguments(&self, args: &[&str], key: &str) -> Vec<String> {
+        let known = self.path("trackers.json");
+        let own = [
+            "--key",
+            key,
+            "--known-trackers",
+            &known,
+            "--url",
+            self.node.url(),
+        ];
+        let all = ["--json", "channel"].iter().chain(args).chain(&own);
+        all.map(|text| (*text).to_owned()).collect()
+    }
+
+    fn channel(&self, args: &[&str], key: &str) -> Answer {
+        let all = self.arguments(args, key);
+        daybook(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn wallet(&self, key: &str) -> Value {
+        self.channel(&["status", "wallet"], key).ok().one()
+    }
+
+    /// A file of so many bytes, none of which is like its neighbours.
+    fn file(&self, name: &str, bytes: u64) -> String {
+        let path = self.path(name);
+        let text: Vec<u8> = (0..bytes).map(|i| (i * i % 251) as u8).collect();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn serve(&self, file: &str, key: &str, more: &[&str]) -> Payee {
+        let state = self.path("channels");
+        let segment = QUANTUM.to_string();
+        let args = [
+            "serve",
+            file,
+            "--listen",
+            "127.0.0.1:0",
+            "--state",
+            &state,
+            "--segment-bytes",
+            &segment,
+        ];
+        let mut child = binary()
+            .args(self.arguments(&[&args[..], more].concat(), key))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let mut payee = Payee {
+            child,
+            said,
+            before: Vec::new(),
+            url: String::new(),
+        };
+        payee.url = payee.event("serving")["url"].as_str().unwrap().to_owned();
+        payee
+    }
+
+    fn fetch(&self, url: &str, out: &str, key: &str) -> Answer {
+        self.channel(&["fetch", url, "--out", out], key)
+    }
+}
+
+/// A running `channel serve`; killed when dropped.
+struct Payee {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    /// Events that were said before the one that was waited for.
+    before: Vec<Value>,
+    url: String,
+}
+
+impl Payee {
+    /// Waits for an event of this name.
+    #[track_caller]
+    fn event(&mut self, name: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            self.said.read_line(&mut line).unwrap();
+            assert!(!line.is_empty(), "the payee ended before `{name}`");
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+            self.before.push(event);
+        }
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Payee {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A link to a payee that lets so many bytes through and then no more; it tells when.
+fn narrow_link(url: &str, bytes: u64) -> (String, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = listener.local_addr().unwrap();
+    let payee = url.strip_prefix("tcp://").unwrap().to_owned();
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let (payer, _) = listener.accept().unwrap();
+        let payee = TcpStream::connect(payee).unwrap();
+        let (mut from_payer, mut to_payee) =
+            (payer.try_clone().unwrap(), payee.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from_payer, &mut to_payee));
+        let (mut from_payee, mut to_payer) = (payee, payer);
+        let _ = std::io::copy(&mut (&mut from_payee).take(bytes), &mut to_payer);
+        to_payer.flush().unwrap();
+        let _ = tell.send(());
+        // Neither side learns more: the link is there and carries nothing.
+        let mut rest = Vec::new();
+        let _ = from_payee.read_to_end(&mut rest);
+    });
+    (format!("tcp://{place}"), told)
+}
+
+/// The only channel file in a folder of channels.
+fn only_channel(folder: &str) -> Value {
+    let files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    read_json(&files[0])
+}
+
+fn read_json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_channel_goes_from_hand_to_hand_between_an_rsa_payer_and_an_ed25519_payee() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "rsa"),
+        world.key("payee.key", "ed25519"),
+    );
+    let spend = world.channel(&["open-spend"], &payer).ok().one();
+    let income = world.channel(&["open-income"], &payee).ok().one();
+    assert_eq!(spend["current"]["amount"], 10_000);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (from, to) = (text(&spend["address"]), text(&income["address"]));
+    let [file_a, file_b] = ["a.json", "b.json"].map(|name| world.path(name));
+    let save = |name: &str, answer: Answer| {
+        let path = world.path(name);
+        fs::write(&path, answer.ok().stdout).unwrap();
+        path
+    };
+
+    let open = ["open", "--from", &from, "--to", &to, "--payee", &payee];
+    let terms = ["--price", "5@16", "--quanta", "8", "--file", &file_a];
+    let contract = save(
+        "contract",
+        world.channel(&[&open[..], &terms].concat(), &payer),
+    );
+    let cheap = [
+        "accept",
+        &contract,
+        "--file",
+        &file_b,
+        "--price-min",
+        "6@16",
+    ];
+    assert_eq!(world.channel(&cheap, &payee).exit, 1);
+    let accept = ["accept", &contract, "--file", &file_b, "--to", &to];
+    let accepted = save("accepted", world.channel(&accept, &payee));
+    save("again", world.channel(&accept, &payee));
+    daybook(&["channel", "confirm", &file_a, &accepted]).ok();
+
+    let pay = |volume: &str| {
+        let pay = [
+            "channel", "pay", &file_a, "--key", &payer, "--volume", volume,
+        ];
+        save(&format!("receipt {volume}"), daybook(&pay))
+    };
+    let take = |receipt: &str, served: &str| {
+        daybook(&[
+            "--json", "channel", "take", &file_b, receipt, "--served", served,
+        ])
+    };
+    let first = pay("65537");
+    assert_eq!(take(&first, "65537").ok().one()["tokens"], 10);
+    let second = pay("200000");
+    let refused = take(&second, "200001");
+    assert_eq!(refused.exit, 1, "the payee counts for itself: {refused:?}");
+    assert_eq!(take(&second, "200001").exit, 1);
+    let third = pay("200001");
+    assert_eq!(take(&third, "200001").ok().one()["tokens"], 20);
+    assert_eq!(take(&first, "200001").exit, 1, "a receipt never takes back");
+
+    assert_eq!(
+        world.channel(&["park", &file_b], &payee).ok().one()["event"],
+        "parked"
+    );
+    let settled = world.channel(&["settle", &file_b], &payee).ok().one();
+    assert_eq!(
+        (&settled["tokens"], &settled["volume"]),
+        (&20.into(), &200_001.into())
+    );
+    world.channel(&["settle", &file_b], &payee).ok();
+    let status = world.channel(&["status", &file_a], &payer).ok().one();
+    assert_eq!(status["state"], "closed");
+    let spent = world.channel(&["status", &from], &payer).ok().one();
+    assert_eq!(spent["current"]["amount"], 9_980);
+    let listed = world
+        .channel(&["list", "--oldest-first"], &payee)
+        .ok()
+        .json();
+    let types: Vec<u64> = listed
+        .iter()
+        .map(|item| item["tx_type"].as_u64().unwrap())
+        .collect();
+    assert_eq!(types, [2, 8, 16]);
+    let closed = world.channel(&["close", &to], &payee).ok().one();
+    assert_eq!(closed["state"]["amount"], 20);
+    let twice = world.channel(&["close", &to], &payee);
+    assert_eq!(twice.exit, 1);
+    assert!(twice.complaint().contains("already_closed"), "{twice:?}");
+}
+
+#[test]
+fn a_download_is_paid_segment_by_segment_and_what_it_earns_is_paid_out() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "p256"),
+        world.key("payee.key", "rsa"),
+    );
+    let file = world.file("film", 5 * QUANTUM + 1);
+    let mut serving = world.serve(&file, &payee, &[]);
+    let out = world.path("copy");
+    let fetched = world.fetch(&serving.url, &out, &payer).ok().one();
+    assert_eq!(
+        (&fetched["receipts"], &fetched["tokens"]),
+        (&6.into(), &30.into())
+    );
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&file).unwrap());
+    assert_eq!(serving.event("settled")["tokens"], 30);
+    assert!(!Path::new(&world.path("copy.part")).exists());
+    assert_eq!(world.wallet(&payee)["fact"], "30");
+    let again = world.fetch(&serving.url, &out, &payer);
+    assert_eq!(again.exit, 1, "a file is never overwritten");
+    serving.stop();
+
+    let owner = world.path("owner.key");
+    let made = daybook(&["--json", "keys", "generate", "--out", &owner])
+        .ok()
+        .one();
+    let owner = made["public_key"].as_str().unwrap();
+    let paid = world.channel(&["payout", "--to", owner], &payee).ok().one();
+    assert_eq!(paid["amount"], "30");
+    let held = daybook(&["--json", "outputs", owner, "--url", world.node.url()]);
+    assert_eq!(held.ok().one()["amount"], "30");
+    let wallet = world.wallet(&payee);
+    assert_eq!(
+        (&wallet["fact"], &wallet["profit"]),
+        (&"0".into(), &"30".into())
+    );
+    assert_eq!(world.channel(&["payout", "--to", owner], &payee).exit, 1);
+}
+
+#[test]
+fn a_file_that_costs_more_than_one_address_holds_takes_several_channels() {
+    let world = World::new(&["--tracker-spend-grant", "12"]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 5 * QUANTUM);
+    let serving = world.serve(&file, &payee, &["--income"]);
+    let out = world.path("copy");
+    let fetched = world.fetch(&serving.url, &out, &payer).ok().one();
+    assert_eq!(
+        (&fetched["channels"], &fetched["tokens"]),
+        (&3.into(), &25.into())
+    );
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&file).unwrap());
+}
+
+#[test]
+fn a_payer_that_will_not_pay_so_much_signs_nothing() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", QUANTUM);
+    let serving = world.serve(&file, &payee, &["--price", "6@16"]);
+    let refused = world.fetch(&serving.url, &world.path("copy"), &payer);
+    assert_eq!(refused.exit, 1);
+    assert!(refused.complaint().contains("6@16"), "{refused:?}");
+}
+
+#[test]
+fn a_payee_that_is_killed_settles_before_the_lock_after_its_restart() {
+    let world = World::new(&["--tracker-transfer-lifetime-seconds", "60"]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "rsa"),
+    );
+    let file = world.file("film", 8 * QUANTUM);
+    let state = world.path("channels");
+    let serving = world.serve(&file, &payee, &[]);
+    // Enough for three segments and a part of the fourth.
+    let (url, narrowed) = narrow_link(&serving.url, 3 * QUANTUM + QUANTUM / 2);
+    let mut fetching = binary()
+        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    narrowed.recv().unwrap();
+    serving.kill();
+    let left = only_channel(&state);
+    assert_eq!(
+        left["receipt"]["tokens"], 15,
+        "three receipts were on disk: {left}"
+    );
+    assert_eq!(left["offered"], 4 * QUANTUM);
+    assert_eq!(world.wallet(&payee)["fact"], "0");
+    fetching.kill().unwrap();
+    fetching.wait().unwrap();
+
+    let mut serving = world.serve(&file, &payee, &["--margin", "55"]);
+    assert!(
+        serving
+            .before
+            .iter()
+            .any(|event| event["event"] == "parked" && event["tokens"] == 15),
+        "{:?}",
+        serving.before
+    );
+    let settled = serving.event("settled");
+    assert_eq!(
+        (&settled["tokens"], &settled["volume"]),
+        (&15.into(), &(3 * QUANTUM).into())
+    );
+    assert_eq!(world.wallet(&payee)["fact"], "15");
+    assert_eq!(only_channel(&state)["settled"], true);
+    serving.stop();
+}
+
+#[test]
+fn a_download_goes_on_in_the_same_channel_after_both_sides_were_killed() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 8 * QUANTUM);
+    let serving = world.serve(&file, &payee, &[]);
+    let (url, narrowed) = narrow_link(&serving.url, 5 * QUANTUM);
+    let out = world.path("copy");
+    let mut fetching = binary()
+        .args(world.arguments(&["fetch", &url, "--out", &out], &payer))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    narrowed.recv().unwrap();
+    fetching.kill().unwrap();
+    fetching.wait().unwrap();
+    serving.kill();
+
+    let mut serving = world.serve(&file, &payee, &[]);
+    let fetched = world.fetch(&serving.url, &out, &payer).ok().one();
+    assert_eq!(
+        (&fetched["channels"], &fetched["tokens"]),
+        (&1.into(), &40.into())
+    );
+    assert!(
+        fetched["receipts"].as_u64().unwrap() < 8,
+        "what was paid is not paid again"
+    );
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&file).unwrap());
+    assert_eq!(serving.event("settled")["tokens"], 40);
+    assert_eq!(world.wallet(&payee)["fact"], "40");
+}
+
+#[test]
+fn a_payee_that_is_told_to_stop_settles_what_it_has() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 8 * QUANTUM);
+    let serving = world.serve(&file, &payee, &[]);
+    let (url, narrowed) = narrow_link(&serving.url, 2 * QUANTUM + QUANTUM / 2);
+    let mut fetching = binary()
+        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    narrowed.recv().unwrap();
+    serving.stop();
+    assert_eq!(world.wallet(&payee)["fact"], "10");
+    fetching.kill().unwrap();
+    fetching.wait().unwrap();
+}
+
+#[test]
+fn a_tracker_with_another_key_than_before_is_refused() {
+    let world = World::new(&[]);
+    let key = world.key("peer.key", "ed25519");
+    world.channel(&["status", "wallet"], &key).ok();
+    let known = world.folder.path().join("trackers.json");
+    let other = World::new(&[]);
+    other.channel(&["status", "wallet"], &key).ok();
+    // The address of the one with the keys of the other: what a man in the middle looks like.
+    let theirs = read_json(&other.folder.path().join("trackers.json"));
+    let (_, keys) = theirs.as_object().unwrap().iter().next().unwrap();
+    let mut own = read_json(&known);
+    let entries = own.as_object_mut().unwrap();
+    let name = entries.keys().next().unwrap().clone();
+    entries.insert(name, keys.clone());
+    fs::write(&known, own.to_string()).unwrap();
+    let refused = world.channel(&["open-spend"], &key);
+    assert_eq!(refused.exit, 1);
+    assert!(
+        refused.complaint().contains("not the tracker"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn every_book_is_followed_in_one_stream() {
+    let world = World::new(&[]);
+    let key = world.key("peer.key", "ed25519");
+    let spend = world.channel(&["open-spend"], &key).ok().one();
+    let address = spend["address"].as_str().unwrap();
+    let url = world.node.url();
+    let events = |more: &[&str]| {
+        let all = ["events", "--url", url, "--from", "0", "--until-idle", "2"];
+        daybook(&[&all[..], more].concat()).ok().json()
+    };
+    let all = events(&[]);
+    let kinds: Vec<&str> = all
+        .iter()
+        .map(|event| event["kind"].as_str().unwrap())
+        .collect();
+    for kind in ["asset.create", "tracker.deposit", "tracker.open_spend"] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    let own = events(&["--kind", "tracker", "--key", address]);
+    assert_eq!(own.len(), 1);
+    assert_eq!(own[0]["kind"], "tracker.open_spend");
+    let position = own[0]["position"].as_str().unwrap();
+    let from = daybook(&["events", "--url", url, "--from", position, "--max", "1"]);
+    assert_eq!(from.ok().one(), own[0]);
+    let watched = world
+        .channel(&["watch", "--from", "0", "--max", "1"], &key)
+        .ok()
+        .one();
+    assert_eq!(watched["event"], "address.opened");
+}
