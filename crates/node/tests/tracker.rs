@@ -1,0 +1,427 @@
+//! The node's tracker from its first start on: keys, token, deposit, settings, and power cuts.
+//!
+//! `CRASH_ROUNDS` sets the number of kills, `CRASH_SEED` repeats a run's choices.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Node, daybook, get};
+use daybook_client::{
+    Fate, Submission,
+    tracker::{ChannelState, CoSigned, Contract, Listing, PeerKey, Price, Settled, Suite, Tracker},
+};
+use daybook_ledger::{
+    Draft, SigningKey,
+    tracker::{Address, draft},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
+
+const ROUNDS_DEFAULT: u64 = 20;
+/// Peers who open, pay and close without noticing the kills.
+const WORKERS: usize = 4;
+/// Acknowledged commands after which a round's kill comes, at most.
+const ACKNOWLEDGED_MAX: u64 = 60;
+/// Between the last of them and the kill, at most: so that it falls anywhere in the work of a block.
+const MICROSECONDS_MAX: u64 = 4_000;
+/// How long anything is waited for before the test counts as failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Tokens of the first deposit.
+const MINT: u64 = 100_000;
+const PRICE: Price = Price {
+    amount: 500,
+    power: 25,
+};
+
+fn info(node: &Node) -> Value {
+    get(&format!("{}/api/v1/tracker", node.url()))
+}
+
+fn height(node: &Node) -> u64 {
+    info(node)["head"]["height"].as_u64().unwrap()
+}
+
+async fn connect(url: &str, key: PeerKey) -> Tracker {
+    let builder = Tracker::builder(url.parse().unwrap(), key);
+    builder.timeout(PATIENCE).connect().await.unwrap()
+}
+
+/// What two peers sign to open a channel, and to close it.
+fn signed(text: String, payer: &PeerKey, payee: &PeerKey) -> CoSigned {
+    CoSigned {
+        from_pk: payer.pem().to_owned(),
+        from_sign: payer.sign(&text),
+        to_pk: payee.pem().to_owned(),
+        to_sign: payee.sign(&text),
+        message: text,
+    }
+}
+
+#[test]
+fn the_first_start_opens_the_tracker_and_later_ones_find_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let node = Node::start(&dir);
+    let first = info(&node);
+    assert_eq!(first["wallet"], MINT.to_string());
+    assert_eq!(first["held"], first["wallet"]);
+    for name in [
+        "tracker-rsa.key",
+        "tracker-ed25519.key",
+        "tracker-holder.key",
+        "token.key",
+    ] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(node.stop().code(), Some(0));
+    let node = Node::start(&dir);
+    let second = info(&node);
+    for member in [
+        "pem", "keys", "token", "holder", "wallet", "held", "prices", "head",
+    ] {
+        assert_eq!(second[member], first[member], "{member}");
+    }
+    // A token of the node is an asset like any other.
+    let token = first["token"].as_str().unwrap();
+    let created = get(&format!("{}/api/v1/transactions/{token}", node.url()));
+    assert_eq!(created["operation"], "CREATE");
+    // Changed settings hold from the next start on, and are an entry of the log.
+    assert_eq!(node.stop().code(), Some(0));
+    let node = Node::start_with(&dir, &["--tracker-income-price", "400"]);
+    assert_eq!(info(&node)["prices"]["incomeMin"]["amount"], "400");
+    assert_eq!(height(&node), first["head"]["height"].as_u64().unwrap() + 1);
+    assert_eq!(node.stop().code(), Some(0));
+    let path = dir.display().to_string();
+    daybook(&["check", "--data-dir", &path]).ok();
+}
+
+#[test]
+fn a_tracker_without_its_keys_is_not_begun_anew_and_may_be_switched_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    assert_eq!(Node::start(&dir).stop().code(), Some(0));
+    let path = dir.display().to_string();
+    let off = [
+        "--listen",
+        "127.0.0.1:0",
+        "--streams-listen",
+        "off",
+        "--bus-listen",
+        "off",
+    ];
+    let start = |more: &[&str]| {
+        let flags = [&["start", "--data-dir", &*path][..], &off, more].concat();
+        daybook(&flags)
+    };
+    for name in ["tracker-rsa.key", "tracker-holder.key"] {
+        let (here, away) = (dir.join(name), folder.path().join(name));
+        std::fs::rename(&here, &away).unwrap();
+        let refused = start(&[]);
+        assert_ne!(refused.exit, 0);
+        assert!(
+            refused.complaint().contains(&format!("{name} is missing")),
+            "{refused:?}"
+        );
+        std::fs::rename(&away, &here).unwrap();
+    }
+    std::fs::remove_file(dir.join("token.key")).unwrap();
+    let node = Node::start_with(&dir, &["--tracker-enabled", "false"]);
+    assert_eq!(info(&node)["status"], 404);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data").display().to_string();
+    for (flag, value, name) in [
+        ("--tracker-quantum-power", "63", "tracker.quantum_power"),
+        ("--tracker-mint", "9000000000001", "tracker.mint"),
+        ("--tracker-token-owner", "nobody", "tracker.token_owner"),
+        ("--tracker-spend-grant", "0", "tracker.spend_grant"),
+        ("--tracker-token-name", "", "tracker.token_name"),
+    ] {
+        let refused = daybook(&["start", "--data-dir", &path, flag, value]);
+        assert_ne!(refused.exit, 0);
+        assert!(refused.complaint().contains(name), "{refused:?}");
+    }
+}
+
+#[test]
+fn whoever_owns_the_token_deposits_by_an_ordinary_transfer() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = SigningKey::from_seed([7; 32]);
+    let key = owner.public_key().to_string();
+    let flags = [
+        "--tracker-token-owner",
+        &key,
+        "--tracker-token-amount",
+        "5000",
+    ];
+    let flags = [&flags[..], &["--tracker-mint", "0"]].concat();
+    let node = Node::start_with(&folder.path().join("data"), &flags);
+    let before = info(&node);
+    assert_eq!(before["wallet"], "0");
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let peer = connect(node.url(), PeerKey::generate(Suite::Ed25519)).await;
+        let refused = peer.open_spend().await.unwrap_err();
+        assert_eq!(refused.code(), Some("tracker_empty"));
+        let token: daybook_ledger::TransactionId =
+            before["token"].as_str().unwrap().parse().unwrap();
+        let holder: daybook_ledger::PublicKey = before["holder"].as_str().unwrap().parse().unwrap();
+        let output = daybook_ledger::OutputRef {
+            transaction: token,
+            index: 0,
+        };
+        let deposit = Draft::transfer(token.as_asset())
+            .spend(output, &owner)
+            .output(4_000, holder)
+            .output(1_000, &owner)
+            .sign(&[&owner])
+            .unwrap();
+        let fate = node.client().commit(&Submission::from(&deposit)).await;
+        assert!(matches!(fate, Fate::Committed(_)), "{fate:?}");
+        assert_eq!(peer.open_spend().await.unwrap().current.amount, 4_000);
+    });
+    assert_eq!(
+        (&info(&node)["wallet"], &info(&node)["held"]),
+        (&"0".into(), &"4000".into())
+    );
+}
+
+/// What one worker did: cycles of six commands.
+struct Worker {
+    tracker: Tracker,
+    payer: PeerKey,
+    payee: Tracker,
+    name: String,
+    cycles: u64,
+}
+
+impl Worker {
+    /// Opens two addresses and a channel between them, pays, and closes all of it.
+    async fn cycle(&mut self, acknowledged: &AtomicU64) {
+        let done = || acknowledged.fetch_add(1, Ordering::Release);
+        let spend = self.tracker.open_spend().await.unwrap();
+        assert_eq!(spend.current.amount, 10_000);
+        done();
+        let income = self.payee.open_income().await.unwrap();
+        done();
+        let contract = Contract {
+            channel: format!("{}-{}", self.name, self.cycles).into(),
+            from: spend.address.as_str().into(),
+            to: income.address.as_str().into(),
+            price: PRICE,
+            planned: 4,
+        };
+        let payee = self.payee.key();
+        let text = draft::open_transfer(&contract, self.payer.pem(), payee.pem(), None);
+        let opened = self
+            .payee
+            .open_transfer(&signed(text, &self.payer, payee))
+            .await;
+        opened.unwrap();
+        done();
+        let settled = Settled {
+            count: 3,
+            tokens: 1_500,
+            volume: 100_000_000,
+        };
+        let text = draft::close_transfer(&contract, &settled, self.payer.pem(), payee.pem(), None);
+        let closed = self
+            .payee
+            .close_transfer(&signed(text, &self.payer, payee))
+            .await;
+        closed.unwrap();
+        done();
+        let address = Address::parse(&spend.address).unwrap();
+        let closed = self.tracker.close_address(&address).await.unwrap();
+        assert_eq!(closed.state.amount, 8_500);
+        done();
+        let address = Address::parse(&income.address).unwrap();
+        let closed = self.payee.close_address(&address).await.unwrap();
+        assert_eq!(closed.state.amount, 1_500);
+        done();
+        self.cycles += 1;
+    }
+
+    /// Compares what the log says with what was acknowledged.
+    async fn reckon(&self) {
+        for (peer, types) in [(&self.tracker, [4, 32]), (&self.payee, [2, 64])] {
+            for tx_type in types.into_iter().chain([8, 16]) {
+                let listing = Listing {
+                    tx_type: Some(tx_type),
+                    page_size: Some(1),
+                    ..Listing::default()
+                };
+                let listed = peer.first_transactions(&listing, 1).await.unwrap();
+                let total = listed.meta.unwrap().total_count;
+                assert_eq!(total, self.cycles, "{} type {tx_type}", self.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_killed_under_load_loses_no_acknowledged_command_and_does_none_twice() {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().unwrap())
+    };
+    let seed = number("CRASH_SEED").unwrap_or_else(rand::random);
+    let rounds = number("CRASH_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
+    println!("CRASH_SEED={seed} CRASH_ROUNDS={rounds}");
+    Runtime::new().unwrap().block_on(run(seed, rounds));
+}
+
+async fn run(seed: u64, rounds: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut node = Node::start(&dir);
+    let address = node.address().to_owned();
+    let pem = info(&node)["pem"].clone();
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let over = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    for name in 0..WORKERS {
+        // One with RSA keys, as the first clients have.
+        let suite = if name == 0 {
+            Suite::Rsa
+        } else {
+            Suite::Ed25519
+        };
+        let (payer, payee) = (PeerKey::generate(suite), PeerKey::generate(Suite::Ed25519));
+        let mut worker = Worker {
+            tracker: connect(node.url(), payer.clone()).await,
+            payer,
+            payee: connect(node.url(), payee).await,
+            name: format!("worker {name}"),
+            cycles: 0,
+        };
+        let (acknowledged, over) = (acknowledged.clone(), over.clone());
+        workers.spawn(async move {
+            while over.load(Ordering::Acquire) == 0 {
+                worker.cycle(&acknowledged).await;
+            }
+            worker
+        });
+    }
+    for round in 1..=rounds {
+        let target =
+            acknowledged.load(Ordering::Acquire) + random.random_range(1..=ACKNOWLEDGED_MAX);
+        let after = Duration::from_micros(random.random_range(0..=MICROSECONDS_MAX));
+        timeout(PATIENCE, async {
+            while acknowledged.load(Ordering::Acquire) < target {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("round {round}: the node serves"));
+        tokio::time::sleep(after).await;
+        node.kill();
+        node = Node::start_with(&dir, &["--listen", &address]);
+        assert_eq!(
+            info(&node)["pem"],
+            pem,
+            "round {round}: the tracker kept its key"
+        );
+    }
+    over.store(1, Ordering::Release);
+    let mut cycles = 0;
+    while let Some(worker) = workers.join_next().await {
+        let worker = worker.unwrap();
+        worker.reckon().await;
+        cycles += worker.cycles;
+    }
+    let last = info(&node);
+    assert_eq!(
+        (&last["wallet"], &last["held"]),
+        (&MINT.to_string().into(), &MINT.to_string().into())
+    );
+    assert_eq!(last["open"]["channels"], 0);
+    println!("{cycles} channels in {} blocks", last["head"]["height"]);
+    assert_eq!(node.stop().code(), Some(0));
+    check(&dir);
+}
+
+fn check(dir: &Path) {
+    let dir = dir.display().to_string();
+    let report = daybook(&["--json", "check", "--signatures", "--data-dir", &dir])
+        .ok()
+        .one();
+    assert_eq!(report["ok"], true, "{report}");
+}
+
+#[test]
+fn what_fell_due_while_the_node_was_away_is_applied_at_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let flags = ["--tracker-transfer-lifetime-seconds", "1"];
+    let node = Node::start_with(&dir, &flags);
+    let address = node.address().to_owned();
+    Runtime::new().unwrap().block_on(async {
+        let (payer, payee) = (
+            PeerKey::generate(Suite::Ed25519),
+            PeerKey::generate(Suite::Rsa),
+        );
+        let from = connect(node.url(), payer.clone()).await;
+        let to = connect(node.url(), payee.clone()).await;
+        let spend = from.open_spend().await.unwrap();
+        let contract = Contract {
+            channel: "short".into(),
+            from: spend.address.as_str().into(),
+            to: payee.common_address().text().clone(),
+            price: PRICE,
+            planned: 4,
+        };
+        let text = draft::open_transfer(&contract, payer.pem(), payee.pem(), None);
+        let opened = to
+            .open_transfer(&signed(text, &payer, &payee))
+            .await
+            .unwrap();
+        node.kill();
+        let node = Node::start_with(&dir, &["--listen", &address]);
+        let expired = timeout(PATIENCE, async {
+            while from.channel_state("short").await.unwrap() != ChannelState::Closed {
+                tokio::task::yield_now().await;
+            }
+            // The log is prompt, too: the sweep is recorded without anybody asking.
+            loop {
+                let listing = Listing {
+                    tx_type: Some(16),
+                    ..Listing::default()
+                };
+                let listed = from.first_transactions(&listing, 1).await.unwrap();
+                if let Some(item) = listed.items.into_iter().next() {
+                    return item;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let expired = expired.await.unwrap();
+        assert_eq!(
+            (expired.amount, expired.quantum_count, expired.volume),
+            (0, 0, 0)
+        );
+        assert!(expired.timestamp > opened.timelock);
+        assert!(expired.timestamp < opened.timelock + 20_000);
+        drop(node);
+    });
+}
