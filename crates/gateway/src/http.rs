@@ -10,7 +10,7 @@ use crate::{
     body::Body,
     connection::Connection,
     console,
-    events, gate,
+    events, faucet, gate,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
     tracker,
@@ -99,6 +99,10 @@ async fn handle(
         Route::OpenApi => json(StatusCode::OK, crate::OPENAPI.as_bytes()),
         Route::Events => events::subscribe(gateway, request)
             .unwrap_or_else(|Refused(reply)| *reply),
+        Route::Faucet => {
+            let query = request.uri().query().unwrap_or_default();
+            faucet::answer(gateway, request.method(), query).await
+        }
         Route::Tracker | Route::TrackerSocket => match &gateway.tracker {
             Some(tracker) => tracker::open(gateway, tracker, connection, request)
                 .unwrap_or_else(|Refused(reply)| *reply),

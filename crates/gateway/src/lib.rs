@@ -10,6 +10,7 @@ mod body;
 mod connection;
 mod console;
 mod events;
+mod faucet;
 mod gate;
 mod http;
 mod meters;
@@ -23,6 +24,7 @@ mod tls;
 mod tracker;
 mod websocket;
 
+pub use faucet::Faucet;
 pub use rate::Rate;
 pub use route::Route;
 pub use server::{Listener, Serves, serve};

@@ -58,6 +58,8 @@ pub enum Route {
     TrackerSocket,
     /// `GET /api/v1/tracker`.
     TrackerInfo,
+    /// `GET` and `POST /send_tokens`, the development faucet.
+    Faucet,
     /// `GET /console`, the web console.
     Console,
     /// `GET /console/data/…`, what its pages read.
@@ -76,7 +78,7 @@ pub enum Route {
 
 impl Route {
     /// All routes.
-    pub const ALL: [Route; 31] = [
+    pub const ALL: [Route; 32] = [
         Route::Root,
         Route::Api,
         Route::Transactions,
@@ -101,6 +103,7 @@ impl Route {
         Route::Tracker,
         Route::TrackerSocket,
         Route::TrackerInfo,
+        Route::Faucet,
         Route::Console,
         Route::ConsoleData,
         Route::ConsoleLive,
@@ -137,6 +140,7 @@ impl Route {
             Route::Tracker => "/tracker",
             Route::TrackerSocket => "/ws",
             Route::TrackerInfo => "/api/v1/tracker",
+            Route::Faucet => "/send_tokens",
             Route::Console => "/console",
             Route::ConsoleData => "/console/data/{question}",
             Route::ConsoleLive => "/console/live",
@@ -154,7 +158,7 @@ impl Route {
 
     /// Whether it takes POST.
     pub const fn writes(self) -> bool {
-        matches!(self, Route::Transactions | Route::Batch)
+        matches!(self, Route::Transactions | Route::Batch | Route::Faucet)
     }
 
     /// The stream it is.
@@ -233,6 +237,7 @@ impl Route {
             ["console", ..] => (Route::ConsoleFile, ""),
             ["healthz"] => (Route::Healthz, ""),
             ["readyz"] => (Route::Readyz, ""),
+            ["send_tokens"] => (Route::Faucet, ""),
             ["metrics"] => (Route::Metrics, ""),
             ["api", "v1"] => (Route::Api, ""),
             ["api", "v1", "transactions"] => (Route::Transactions, ""),

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use aws_lc_rs::{constant_time, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{Rate, TrackerSettings};
+use crate::{Faucet, Rate, TrackerSettings};
 
 /// How the gateway runs. The defaults suit a node that only its own machine reaches.
 #[derive(Clone, Debug)]
@@ -66,6 +66,8 @@ pub struct Settings {
     pub tracker: Option<TrackerSettings>,
     /// Renders `/metrics`; without it that path is unknown.
     pub metrics: Option<PrometheusHandle>,
+    /// Gives units of a development token away; without it that path is unknown.
+    pub faucet: Option<Faucet>,
 }
 
 impl Default for Settings {
@@ -96,6 +98,7 @@ impl Default for Settings {
             write_token: None,
             tracker: None,
             metrics: None,
+            faucet: None,
         }
     }
 }

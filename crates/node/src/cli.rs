@@ -832,9 +832,15 @@ impl Args for SettingFlags {
             } else {
                 format!(" [default: {shown}]")
             };
+            let flag = match setting.kind {
+                // Named alone, a switch is on.
+                Kind::Switch => Arg::new(setting.name)
+                    .num_args(0..=1)
+                    .default_missing_value("true"),
+                _ => Arg::new(setting.name),
+            };
             command.arg(
-                Arg::new(setting.name)
-                    .long(setting.flag())
+                flag.long(setting.flag())
                     .value_name(value_name)
                     .value_hint(hint)
                     .allow_hyphen_values(true)

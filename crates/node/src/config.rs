@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) limits: Limits,
     pub(crate) rules: Rules,
+    /// Whether there is a faucet.
+    pub(crate) dev: bool,
     pub(crate) bus: BusConfig,
     /// `None` where no tracker runs.
     pub(crate) tracker: Option<TrackerConfig>,
@@ -193,6 +195,7 @@ impl Config {
                 pool_bytes: within("limits.pool_bytes", 1 << 20, 1 << 40)?,
                 pool_transactions: within("limits.pool_transactions", 1, 1 << 30)?,
             },
+            dev: settings.switch("dev"),
             rules: Rules {
                 key_names: settings.switch("rules.key_names"),
                 language: settings.switch("rules.language"),

@@ -13,6 +13,7 @@ mod datadir;
 mod demo;
 mod events;
 mod failure;
+mod faucet;
 mod keyfile;
 mod keys;
 mod log;

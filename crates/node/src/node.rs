@@ -24,6 +24,7 @@ use crate::{
     control::Control,
     datadir::{DataDir, Lock},
     failure::{Exit, Failure},
+    faucet,
     tracker,
 };
 
@@ -194,6 +195,15 @@ impl LiveNode {
 
         let stop_within = config.stop_within.max(STOP_WITHIN_MIN);
         let mut settings = gateway_settings(config, metrics.clone(), write_token, stop_within);
+        settings.faucet = match faucet::open(config, &dir, &node).await {
+            Ok(faucet) => faucet,
+            Err(failure) => {
+                if let Ok(Err(error)) = blocking(move || running.stop()).await {
+                    tracing::error!(%error, "the ledger did not close in order");
+                }
+                return Err(failure);
+            }
+        };
         settings.tracker = tracker
             .as_ref()
             .map(|(keys, settings)| keys.gateway(settings));

@@ -129,6 +129,13 @@ pub(crate) static TABLE: &[Setting] = &[
         "Name of the network. Read on the first start only; afterwards genesis.json holds it."
     ),
     setting!(
+        "dev",
+        Kind::Switch,
+        "false",
+        "A node to try things with: POST /send_tokens?address=PUBLIC_KEY gives units of a token that is worth nothing. For nobody else's reach.",
+        common
+    ),
+    setting!(
         "verify_threads",
         Kind::Count,
         "0",
