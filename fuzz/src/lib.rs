@@ -1,5 +1,7 @@
 //! A small tracker for the fuzz targets to act upon.
 
+pub mod consortium;
+
 use std::sync::Arc;
 
 use daybook_ledger::{

@@ -1270,7 +1270,7 @@ fn an_endorser_agrees_to_what_its_own_copy_comes_to_and_to_nothing_else() {
     let prover = network.prover.clone();
     let mut endorser = Endorser::new(did(2), EndorserRules::default(), prover.clone());
     let asked = network.book.asked(&proposal.id(), did(2)).unwrap();
-    assert_eq!(network.book.questions(did(2)), [asked.clone()]);
+    assert_eq!(network.book.questions(did(2)), std::slice::from_ref(&asked));
     assert_eq!(network.book.asked(&proposal.id(), did(1)), None);
     assert_eq!(endorser.judge(&asked, &network.book), Verdict::Endorse);
 

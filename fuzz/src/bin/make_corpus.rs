@@ -75,7 +75,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, text) in texts.iter().enumerate() {
         save("canonical_json", i, text.as_bytes())?;
     }
-    tracker()
+    tracker()?;
+    consortium()
+}
+
+/// Entries, requests, a snapshot and a ledger's export of a small consortium.
+fn consortium() -> Result<(), Box<dyn std::error::Error>> {
+    let stage = daybook_fuzz::consortium::Stage::new();
+    for (i, entry) in stage.entries.iter().enumerate() {
+        save("consortium_entry", i, entry.text())?;
+        if let Some(request) = entry.request() {
+            save("consortium_request", i, &request.text)?;
+        }
+    }
+    save("consortium_book", 0, &stage.book.encode())?;
+    save(
+        "consortium_book",
+        1,
+        &daybook_ledger::consortium::Book::default().encode(),
+    )?;
+    save("consortium_export", 0, stage.export.as_bytes())?;
+    for (i, document) in stage.documents.iter().enumerate() {
+        save("consortium_document", i, document.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Entries, messages and a snapshot of a small tracker's life.

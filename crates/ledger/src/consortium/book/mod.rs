@@ -253,12 +253,19 @@ impl Book {
         self.deadlines.first().map(|(deadline, ..)| *deadline)
     }
 
-    /// Takes an entry of the block at `height`: the only way in which the book changes. What follows is
-    /// computed anew and compared with what the entry says.
+    /// Takes an entry of the block at `height`: the only way in which the book changes. What was decided is
+    /// checked again, as far as memory alone tells, and what follows is computed anew and compared with
+    /// what the entry says.
     ///
     /// # Errors
     /// [`Violation`] when the entry does not follow from this book; the book is unchanged then.
     pub fn record(&mut self, entry: &Entry, height: Height) -> Result<(), Violation> {
+        if let Some(command) = entry.command() {
+            self.check(command, entry.at(), &Forgotten)
+                .map_err(|refusal| {
+                    Violation::new("decided", format!("{}: {refusal}", entry.id()))
+                })?;
+        }
         let plan = self.plan(entry.id(), entry.command(), entry.at(), expired_in(entry));
         let (effects, changes) = plan.into_parts(entry);
         if effects != entry.effects() {
@@ -394,6 +401,15 @@ impl Book {
 /// The newest entry of history under a key. Entries are shared already.
 pub(super) fn newest(history: &dyn History, key: IndexKey<'_>) -> Option<Entry> {
     history.newest(key).map(|entry| Entry::clone(&entry))
+}
+
+/// A history that tells nothing.
+struct Forgotten;
+
+impl History for Forgotten {
+    fn newest(&self, _: IndexKey<'_>) -> Option<Arc<Entry>> {
+        None
+    }
 }
 
 /// How many proposals an entry lets expire.
