@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { after as afterAll, before, describe, test } from 'node:test'
 import { spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { Broker, CLIENTS, Service, TRANSPORTS, pause } from './broker.mjs'
 
@@ -191,7 +192,7 @@ test('15. an old client hears everything until it subscribes', async () => {
 test('16. a group shares 300 requests and a plain subscriber sees all', async () => {
   const meter = await join('meter')
   const group = { name: 'sixteen', queue: 'workers' }
-  const workers = await Promise.all(['4.8', '2.5', '1.4'].map((client) => join('grid', { client, subscribe: group })))
+  const workers = await Promise.all([1, 2, 3].map(() => join('grid', { subscribe: group })))
   const auditor = await join('auditor', { subscribe: 'sixteen' })
   workers.forEach((worker) => worker.serves('sixteen', () => 1))
   for (let n = 0; n < 300; n++) meter.request('sixteen', `r16-${n}`)
@@ -382,7 +383,7 @@ test('27. malformed payloads end in an error or a disconnect, never in a stopped
   const payloads = [
     null, 0, -1.5e300, true, '', 'x', [], [null], {}, { name: null }, { name: {} }, { name: [], id: [] },
     { request_id: 7, sender_id: false, name: 0 }, { name: '*.>.x', queue: 3 }, { error: { list: 7 } },
-    { delivery_id: '--' }, { name: 'x', key: {} }, { id: 9 }, deep, 'x'.repeat(1 << 20),
+    { delivery_id: '--' }, { name: 7, key: {} }, { id: 9 }, deep, 'x'.repeat(1 << 20),
   ]
   const events = ['shake_i_am', 'shake_ready', 'api:request', 'api:response', '_service:ack',
     '_service:api:request:subscribe', '_service:api:request:unsubscribe']
@@ -447,6 +448,8 @@ test('30. no line of the log contains a key', async () => {
   const [made] = await own.run('bus', 'service', 'add', 'meter')
   const one = await Service.join(own, 'anybody')
   const two = await Service.join(own, 'meter', { key: made.key })
+  const polling = await Service.join(own, 'anybody', { transports: ['polling'] })
+  polling.close()
   const wrong = Service.open(own)
   await wrong.hears('shake_who')
   wrong.emit('shake_i_am', { name: 'meter', key: 'a-wrong-key-that-nobody-shall-read' })
@@ -492,7 +495,8 @@ test('the bus reaches the ledger with the ids and positions of every other gatew
   assert.equal(sent.error, undefined, JSON.stringify(sent.error))
   assert.equal(sent.data.id, transaction.id)
   assert.equal(sent.data.status, 'committed')
-  const event = (await service.hears('ledger.events')).args[0].data
+  const own = (heard) => heard.name === 'ledger.events' && heard.args[0].data.id === transaction.id
+  const event = (await service.hears(own)).args[0].data
   assert.equal(event.id, transaction.id)
   assert.equal(event.position, `${sent.data.height}.${sent.data.index}`)
   const got = (await service.call('ledger.get', 'g', { data: { id: transaction.id } })).data
@@ -506,14 +510,15 @@ test('the bus reaches the ledger with the ids and positions of every other gatew
 })
 
 test('the command line calls, serves and subscribes', async () => {
-  const { writeFileSync } = await import('node:fs')
-  const keyFile = `${broker.folder}/dev.key`
-  writeFileSync(keyFile, broker.key, { mode: 0o600 })
-  const flags = ['--url', broker.url, '--key-file', keyFile]
+  // A node of its own: an old service would hear every request.
+  const own = await Broker.start('bus-cli')
+  const keyFile = `${own.folder}/dev.key`
+  writeFileSync(keyFile, own.key, { mode: 0o600 })
+  const flags = ['--url', own.url, '--key-file', keyFile]
   const serving = start('bus', 'serve', 'cli.echo', '--max', '1', ...flags, '--', 'cat')
   const listening = start('bus', 'subscribe', 'cli.>', '--max', '1', ...flags)
   for (;;) {
-    const { result } = await broker.get('/subjects')
+    const { result } = await own.get('/subjects')
     if (result['cli.echo'] && result['cli.>']) break
     await pause(20)
   }
@@ -521,8 +526,9 @@ test('the command line calls, serves and subscribes', async () => {
   assert.deepEqual(JSON.parse(answer), { a: 1 })
   assert.equal(JSON.parse(await listening).name, 'cli.echo')
   await serving
-  assert.match(await command('bus', 'services', '--url', broker.url), /ledger\./)
+  assert.match(await command('bus', 'services', '--url', own.url), /ledger\./)
   await assert.rejects(command('bus', 'call', 'nobody.home', ...flags), /no_responders/)
+  await own.stop()
 })
 
 async function own_key() {

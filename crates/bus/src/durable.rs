@@ -68,6 +68,8 @@ pub(crate) struct Member {
 pub(crate) struct Message {
     body: Arc<str>,
     attempt: u32,
+    /// The highest attempt that is on disk, so that a delivery is never counted twice as the first.
+    counted: u32,
     state: State,
     error: Option<String>,
     /// Who asked, as long as it may hear the answer.
@@ -96,13 +98,27 @@ enum Waiting {
     Request {
         job: Box<Job>,
         body: Arc<str>,
-        copies: Vec<(u64, u64)>,
+        copies: Vec<Copy>,
         conn: Option<ConnId>,
         ack: Option<u64>,
     },
     Replay {
         copies: Vec<(u64, u64, Arc<str>)>,
     },
+    Delivery {
+        to: InstanceNo,
+        durable: u64,
+        seq: u64,
+        attempt: u32,
+    },
+}
+
+/// A request's place in one subscription.
+struct Copy {
+    durable: u64,
+    seq: u64,
+    /// Its first attempt was written with it, because somebody was there to take it.
+    counted: u32,
 }
 
 impl Bus {
@@ -121,8 +137,18 @@ impl Bus {
         let mut ops = Vec::with_capacity(durables.len());
         for durable in durables {
             let seq = self.number();
-            copies.push((durable, seq));
             ops.push(put(Shelf::Messages, (durable, seq), body.clone()));
+            let place = self.durables.all.get(&durable);
+            let soon = place
+                .is_some_and(|d| d.ready.is_empty() && d.members.iter().any(|m| m.out < m.max));
+            if soon {
+                ops.push(put(Shelf::Attempts, (durable, seq), "1".into()));
+            }
+            copies.push(Copy {
+                durable,
+                seq,
+                counted: u32::from(soon),
+            });
         }
         self.durables.messages += copies.len();
         self.durables.bytes += body.len() * copies.len();
@@ -155,10 +181,22 @@ impl Bus {
             }) => self.request_stored(*job, &body, &copies, (conn, ack), ok),
             Some(Waiting::Replay { copies }) => {
                 for (durable, seq, body) in copies {
-                    self.admit_copy(durable, seq, &body, None, ok);
+                    let copy = Copy {
+                        durable,
+                        seq,
+                        counted: 0,
+                    };
+                    self.admit_copy(&copy, &body, None, ok);
                     self.serve_durable(durable);
                 }
             }
+            // Also when the count could not be written: the message itself is on disk.
+            Some(Waiting::Delivery {
+                to,
+                durable,
+                seq,
+                attempt,
+            }) => self.hand_over(to, durable, seq, attempt),
         }
     }
 
@@ -166,7 +204,7 @@ impl Bus {
         &mut self,
         mut job: Job,
         body: &Arc<str>,
-        copies: &[(u64, u64)],
+        copies: &[Copy],
         (conn, ack): (Option<ConnId>, Option<u64>),
         ok: bool,
     ) {
@@ -178,19 +216,19 @@ impl Bus {
         }
         let taken = if ok {
             let asked = (job.reply != Reply::None).then(|| (requester, request_id.clone()));
-            for (durable, seq) in copies {
-                self.admit_copy(*durable, *seq, body, asked.clone(), true);
+            for copy in copies {
+                self.admit_copy(copy, body, asked.clone(), true);
             }
             self.counters.stored += 1;
             let count = u32::try_from(copies.len()).unwrap_or(u32::MAX);
             let taken = self.dispatch(job, count);
-            for (durable, _) in copies {
-                self.serve_durable(*durable);
+            for copy in copies {
+                self.serve_durable(copy.durable);
             }
             taken
         } else {
-            for (durable, seq) in copies {
-                self.admit_copy(*durable, *seq, body, None, false);
+            for copy in copies {
+                self.admit_copy(copy, body, None, false);
             }
             self.answer_at_once(&job, Code::Overloaded);
             Err(Code::Overloaded)
@@ -212,8 +250,11 @@ impl Bus {
     /// A stored message takes its place in its subscription, if that is still there.
     fn admit_copy(
         &mut self,
-        durable: u64,
-        seq: u64,
+        &Copy {
+            durable,
+            seq,
+            counted,
+        }: &Copy,
         body: &Arc<str>,
         asked: Option<(InstanceNo, Arc<str>)>,
         ok: bool,
@@ -226,6 +267,7 @@ impl Bus {
                     Message {
                         body: body.clone(),
                         attempt: 0,
+                        counted,
                         state: State::Ready,
                         error: None,
                         asked,
@@ -236,8 +278,9 @@ impl Bus {
                 self.durables.messages -= 1;
                 self.durables.bytes -= body.len();
                 if ok {
-                    let op = Bus::delete(Shelf::Messages, (durable, seq));
-                    self.store(vec![op], None);
+                    let ops = [Shelf::Messages, Shelf::Attempts];
+                    let ops = ops.map(|shelf| Bus::delete(shelf, (durable, seq)));
+                    self.store(ops.into(), None);
                 }
             }
         }
@@ -425,20 +468,46 @@ impl Bus {
             };
             message.attempt += 1;
             message.state = State::Out(no, deadline);
-            let (attempt, body, asked) =
-                (message.attempt, message.body.clone(), message.asked.clone());
+            let (attempt, counted) = (message.attempt, message.counted);
             self.timers
                 .insert((deadline, Timer::Delivery(durable, seq)));
+            if attempt <= counted {
+                self.hand_over(no, durable, seq, attempt);
+                continue;
+            }
+            // The attempt is on disk before it is made: after a crash the next one has the next number.
+            message.counted = attempt;
+            let ticket = self.number();
+            let waiting = Waiting::Delivery {
+                to: no,
+                durable,
+                seq,
+                attempt,
+            };
+            self.durables.waiting.insert(ticket, waiting);
             let attempts = attempt.to_string().into();
-            self.store(vec![put(Shelf::Attempts, (durable, seq), attempts)], None);
-            self.counters.deliveries += 1;
-            self.counters.redeliveries += u64::from(attempt > 1);
-            let members =
-                format!("\"delivery_id\":\"{durable}-{seq}-{attempt}\",\"attempt\":{attempt}");
-            let name = name_of(&body).map_or_else(|| "\"\"".to_owned(), |name| quoted(&name));
-            self.send_to(no, packet_text(&name, Some(&extended(&body, &members))));
-            self.let_answer(no, asked);
+            let op = put(Shelf::Attempts, (durable, seq), attempts);
+            self.store(vec![op], Some(Ticket(ticket)));
         }
+    }
+
+    /// Sends a message to the member that was chosen for it, if that is still to be done.
+    fn hand_over(&mut self, to: InstanceNo, durable: u64, seq: u64, attempt: u32) {
+        let place = self.durables.all.get(&durable);
+        let Some(message) = place.and_then(|place| place.messages.get(&seq)) else {
+            return;
+        };
+        if message.attempt != attempt || !matches!(message.state, State::Out(no, _) if no == to) {
+            return;
+        }
+        let (body, asked) = (message.body.clone(), message.asked.clone());
+        self.counters.deliveries += 1;
+        self.counters.redeliveries += u64::from(attempt > 1);
+        let members =
+            format!("\"delivery_id\":\"{durable}-{seq}-{attempt}\",\"attempt\":{attempt}");
+        let name = name_of(&body).map_or_else(|| "\"\"".to_owned(), |name| quoted(&name));
+        self.send_to(to, packet_text(&name, Some(&extended(&body, &members))));
+        self.let_answer(to, asked);
     }
 
     /// A consumer of a durable subscription may answer as well, as long as the call is open.
@@ -708,13 +777,19 @@ impl Bus {
                 1 => {
                     self.durables.messages += 1;
                     self.durables.bytes += value.value.len();
-                    self.admit_copy(a, b, &value.value, None, true);
+                    let copy = Copy {
+                        durable: a,
+                        seq: b,
+                        counted: 0,
+                    };
+                    self.admit_copy(&copy, &value.value, None, true);
                 }
                 2 => {
                     let attempt = value.value.parse().map_err(|_| bad())?;
                     let place = self.durables.all.get_mut(&a);
                     if let Some(message) = place.and_then(|p| p.messages.get_mut(&b)) {
                         message.attempt = attempt;
+                        message.counted = attempt;
                     }
                 }
                 3 => {

@@ -10,7 +10,9 @@ use crate::{config::LogFormat, failure::Failure};
 pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
         .parse(level)
-        .map_err(|e| Failure::usage(format!("`log.level` `{level}`: {e}")))?;
+        .map_err(|e| Failure::usage(format!("`log.level` `{level}`: {e}")))?
+        // At level trace it writes whole messages, and with them the keys of services.
+        .add_directive("tungstenite=off".parse().expect("this is a directive"));
     let terminal = io::stderr().is_terminal();
     let pretty = match format {
         LogFormat::Auto => terminal,
