@@ -7,6 +7,7 @@ mod fan;
 mod limits;
 mod post;
 mod stats;
+mod tracker;
 mod upload;
 
 use std::path::PathBuf;
@@ -107,6 +108,30 @@ enum Command {
         #[arg(long)]
         frames: usize,
     },
+    /// Asks the wallet tracker, with requests that were signed beforehand
+    Tracker {
+        /// Host and port
+        #[arg(long)]
+        node: String,
+        /// 256 reads an address, 8 opens channels, 16 closes them
+        #[arg(long)]
+        command: u64,
+        /// rsa or ed25519
+        #[arg(long, default_value = "ed25519")]
+        suite: String,
+        /// Connections, each with a spend address of its own
+        #[arg(long, default_value_t = 32)]
+        connections: usize,
+        /// Requests under way on each
+        #[arg(long, default_value_t = 16)]
+        window: usize,
+        /// Requests in all
+        #[arg(long, default_value_t = 20_000)]
+        requests: usize,
+        /// Requests per second; without it as many as are answered
+        #[arg(long)]
+        rate: Option<f64>,
+    },
     /// Writes the same bytes to many sockets with plain writes: what `subscribe` is compared with
     Fan {
         /// Sockets
@@ -163,6 +188,25 @@ fn main() {
         } => {
             fan::subscribe(&node, &path, subscribers, stuck, frames);
         }
+        Command::Tracker {
+            node,
+            command,
+            suite,
+            connections,
+            window,
+            requests,
+            rate,
+        } => tracker::run(
+            &node,
+            &tracker::Shape {
+                command,
+                suite,
+                connections,
+                window,
+                requests,
+                rate,
+            },
+        ),
         Command::Fan {
             subscribers,
             frame_bytes,
