@@ -139,7 +139,8 @@ pub(crate) fn take_seed() -> Option<Zeroizing<String>> {
         std::env::remove_var(SEED);
     }
     Some(Zeroizing::new(
-        seed.into_string().unwrap_or_else(|_| "not Unicode".to_owned()),
+        seed.into_string()
+            .unwrap_or_else(|_| "not Unicode".to_owned()),
     ))
 }
 
@@ -173,7 +174,11 @@ pub(crate) async fn run(
             config.terms.asset,
             config.data_dir.clone(),
         );
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let scheme = if config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let agent = Agent::start(config).await?;
         let url = format!("{scheme}://{}", agent.address());
         out.say(
@@ -397,7 +402,9 @@ impl Raw {
                     let passphrase = source.given()?;
                     keyfile::write(&path, &keyfile::generate(), passphrase.as_ref())?;
                 }
-                Ok(Seed::from_secret(&keyfile::load_secret(&path, &source)?.bytes))
+                Ok(Seed::from_secret(
+                    &keyfile::load_secret(&path, &source)?.bytes,
+                ))
             }
         }
     }
@@ -406,9 +413,9 @@ impl Raw {
         self.switch("development")?;
         let host = self.text("host");
         let port: u16 = self.number("port")?;
-        let listen: SocketAddr = (host, port).to_owned_address().ok_or_else(|| {
-            self.wrong("host", "no address of this computer, such as 127.0.0.1")
-        })?;
+        let listen: SocketAddr = (host, port)
+            .to_owned_address()
+            .ok_or_else(|| self.wrong("host", "no address of this computer, such as 127.0.0.1"))?;
         let name = self.text("name").to_owned();
         if name.is_empty() {
             return Err(Failure::usage("name: a machine has a name"));
@@ -426,7 +433,10 @@ impl Raw {
             client = client.ca_file(path);
         }
         if let Some(zmq) = self.given("ledger_zmq") {
-            tracing::warn!(zmq, "LEDGER_ZMQ belongs to the legacy network and is not used");
+            tracing::warn!(
+                zmq,
+                "LEDGER_ZMQ belongs to the legacy network and is not used"
+            );
         }
         let asset = match self.given("asset") {
             Some(text) => text
@@ -455,9 +465,10 @@ impl Raw {
                     "custom_script is on and there is no work_cmd",
                 ));
             }
-            (_, Some(text)) => Some(Hook::parse(text).ok_or_else(|| {
-                self.wrong("work_cmd", "neither a program nor an address")
-            })?),
+            (_, Some(text)) => Some(
+                Hook::parse(text)
+                    .ok_or_else(|| self.wrong("work_cmd", "neither a program nor an address"))?,
+            ),
         };
         let refund = [("refund", true), ("keep", false)];
         let terms = Terms {
@@ -506,9 +517,7 @@ impl Raw {
                 Some((read(certificate)?, Zeroizing::new(read(key)?)))
             }
             _ => {
-                return Err(Failure::usage(
-                    "TLS needs both the certificate and its key",
-                ));
+                return Err(Failure::usage("TLS needs both the certificate and its key"));
             }
         };
         Ok(daybook_machine::Config {
@@ -649,9 +658,7 @@ impl clap::FromArgMatches for Given {
                 Some((setting.name.to_owned(), text.clone()))
             })
             .collect();
-        let file = matches
-            .get_one::<OsString>(CONFIG_FLAG)
-            .map(PathBuf::from);
+        let file = matches.get_one::<OsString>(CONFIG_FLAG).map(PathBuf::from);
         Ok(Given { file, flags })
     }
 
@@ -667,7 +674,9 @@ impl Args for Given {
             .long(CONFIG_FLAG)
             .value_name("FILE")
             .value_parser(value_parser!(OsString))
-            .help("Read settings from this TOML file; several machines stand in [[machine]] tables");
+            .help(
+                "Read settings from this TOML file; several machines stand in [[machine]] tables",
+            );
         TABLE.iter().fold(command.arg(config), |command, setting| {
             let default = match setting.default {
                 "" => String::new(),

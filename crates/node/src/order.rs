@@ -78,7 +78,8 @@ pub(crate) async fn run(args: &Order, out: Out) -> Result<(), Failure> {
         .machine
         .parse()
         .map_err(|e| Failure::usage(format!("{e}")))?;
-    let web = Web::new(args.machine_ca_file.as_deref()).map_err(|e| Failure::usage(e.to_string()))?;
+    let web =
+        Web::new(args.machine_ca_file.as_deref()).map_err(|e| Failure::usage(e.to_string()))?;
     let key = args.key.read()?;
     let client = remote::client(&args.node)?;
     client.info().await?;
@@ -120,12 +121,18 @@ pub(crate) async fn run(args: &Order, out: Out) -> Result<(), Failure> {
     if id.is_empty() || id.len() > 64 || !id.bytes().all(|c| c.is_ascii_hexdigit() || c == b'-') {
         return Err(missing("name of the order"));
     }
-    let to: PublicKey = text("public_key").parse().map_err(|_| missing("ledger key"))?;
+    let to: PublicKey = text("public_key")
+        .parse()
+        .map_err(|_| missing("ledger key"))?;
     let value = order["value"].as_u64().ok_or_else(|| missing("price"))?;
-    let told: Option<AssetId> = answer.header("x-order-asset").and_then(|id| id.parse().ok());
+    let told: Option<AssetId> = answer
+        .header("x-order-asset")
+        .and_then(|id| id.parse().ok());
     let asset = match (args.asset, told) {
         (Some(asset), Some(told)) if asset != told => {
-            return Err(Failure::refused(format!("the machine wants the token {told}")));
+            return Err(Failure::refused(format!(
+                "the machine wants the token {told}"
+            )));
         }
         (Some(asset), _) | (None, Some(asset)) => asset,
         (None, None) => return Err(missing("token")),
@@ -239,7 +246,9 @@ fn sound(answer: &WebAnswer) -> Result<Value, Failure> {
     if answer.status.is_success() && json.is_object() {
         return Ok(json);
     }
-    let reason = json["error"]["message"].as_str().unwrap_or("no reason was given");
+    let reason = json["error"]["message"]
+        .as_str()
+        .unwrap_or("no reason was given");
     Err(Failure::refused(format!(
         "the machine answered {}: {reason}",
         answer.status.as_u16()
