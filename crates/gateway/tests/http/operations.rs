@@ -11,6 +11,7 @@ use daybook_gateway::{Origins, Rate, Settings, Token, tls_config};
 use daybook_ledger::{Draft, json::Object};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{
     Answer, Client, PATIENCE, Subscriber, TestNode, alice, alone, create, shared, value,
@@ -120,6 +121,42 @@ fn pages_of_other_origins_are_refused_where_a_list_is_set() {
             .status,
         403
     );
+}
+
+#[test]
+fn pages_of_any_origin_may_read_write_and_follow_by_default_as_stock_browser_clients_do() {
+    let node = TestNode::start();
+    let lamp = create("any origin", 1);
+    let mut client = node.client();
+    let page = ("Origin", "https://app.example");
+    let asks = [
+        page,
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "content-type"),
+        ("Access-Control-Request-Private-Network", "true"),
+    ];
+    let preflight = client.request("OPTIONS", POST, &asks, b"");
+    let posted = client.request("POST", POST, &[page], lamp.canonical());
+    let read = client.request("GET", "/api/v1", &[page], b"");
+    for (answer, status) in [(preflight, 200), (posted, 202), (read, 200)] {
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.header("access-control-allow-origin"), "*");
+        // Browsers that ask before a page reaches into the local machine go on asking.
+        assert_eq!(answer.header("access-control-allow-private-network"), "");
+        // Nothing that a browser keeps for the node is sent along, or could be.
+        assert_eq!(answer.header("access-control-allow-credentials"), "");
+    }
+    for path in [STREAM, SUBMIT] {
+        let upgrade = [
+            page,
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let answer = node.client().request("GET", path, &upgrade, b"");
+        assert_eq!(answer.status, 101, "{path}");
+    }
 }
 
 #[test]
@@ -461,4 +498,72 @@ fn a_submitting_page_of_another_origin_gets_no_socket() {
         node.client().request("GET", SUBMIT, &headers, b"").status,
         403
     );
+}
+
+/// A frame of a client, masked with zeros.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first, 0xff];
+    frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn bodies_of_all_connections_share_one_room_and_hear_when_it_is_taken() {
+    // The smallest room: two long bodies, and short ones beside them.
+    let node = TestNode::with(Settings {
+        buffer_bytes_max: 0,
+        ..Settings::default()
+    });
+    let long = vec![b'x'; 1 << 20];
+    let (text_begins, text_ends) = (0x01, 0x80);
+    let mut unfinished: Vec<Subscriber> = (0..2)
+        .map(|_| {
+            let mut socket = Subscriber::open(node.api, SUBMIT).unwrap();
+            let begin = masked(text_begins, &long[1..]);
+            socket.0.get_mut().write_all(&begin).unwrap();
+            // Each answer says that what came before its question was read.
+            for question in ["one", "two"] {
+                socket.0.send(Message::Ping(question.into())).unwrap();
+                assert_eq!(socket.0.read().unwrap(), Message::Pong(question.into()));
+            }
+            socket
+        })
+        .collect();
+    let answer = node.post("commit", &long);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.message(), "The node is busy: try again");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(node.commit(&create("short", 1)).status, 202);
+    // A batch says so of the one line that it has no room for.
+    let (short, other) = (create("a line", 1), create("another", 1));
+    let lines = [short.canonical(), &long[..], other.canonical()].join(&b"\n"[..]);
+    let answers = node.client().request("POST", BATCH, &[], &lines).text();
+    let lines: Vec<&str> = answers.lines().collect();
+    assert!(lines[0].contains("\"committed\"") && lines[2].contains("\"committed\""));
+    assert!(lines[1].contains("\"busy\""), "{}", lines[1]);
+    // And so does a socket, which ends there: it cannot know how its message would have begun.
+    let mut third = Subscriber::open(node.api, SUBMIT).unwrap();
+    third
+        .0
+        .get_mut()
+        .write_all(&masked(text_begins, &long[1..]))
+        .unwrap();
+    assert_eq!(third.close_code(), 1013);
+    // What is finished is answered and makes room.
+    for socket in &mut unfinished {
+        socket
+            .0
+            .get_mut()
+            .write_all(&masked(text_ends, b"x"))
+            .unwrap();
+        assert_eq!(socket.json()["status"], "rejected");
+        socket.0.send(Message::Ping("three".into())).unwrap();
+        assert_eq!(socket.0.read().unwrap(), Message::Pong("three".into()));
+    }
+    let began = std::time::Instant::now();
+    while node.post("commit", &long).status != 400 {
+        assert!(began.elapsed() < PATIENCE, "there is room again");
+    }
 }
