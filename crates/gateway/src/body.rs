@@ -7,12 +7,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::{connection::InFlight, meters::Meters};
+use crate::{
+    budget::{Budget, Held, SHORT_BYTES_MAX},
+    connection::InFlight,
+    meters::Meters,
+};
 
 /// The body of an answer.
 #[derive(Debug, Default)]
@@ -120,49 +124,76 @@ pub(crate) enum Unread {
     TooSlow,
     /// The client broke it off.
     Broken,
+    /// There is no room for it now.
+    NoRoom,
 }
 
 /// Bodies up to this many bytes are copied out of the connection's buffer. A piece of that buffer would
 /// keep all of it alive for as long as the transaction is in memory, several times its size, and the
 /// connection would need a new one for its next request.
-const COPIED_BYTES_MAX: usize = 32 << 10;
+const COPIED_BYTES_MAX: usize = SHORT_BYTES_MAX;
 
-/// Reads a whole body of at most `bytes_max` bytes within `timeout`.
+/// Reads a whole body of at most `bytes_max` bytes within `timeout`, and gives it with its room in the
+/// budget; `None` for an empty one.
 pub(crate) async fn read_whole(
     body: Incoming,
+    budget: &Budget,
     bytes_max: usize,
     timeout: Duration,
-) -> Result<Bytes, Unread> {
+) -> Result<(Bytes, Option<Held>), Unread> {
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(Unread::TooLong);
     }
-    tokio::time::timeout(timeout, collect(body, bytes_max))
+    tokio::time::timeout(timeout, collect(body, budget, bytes_max))
         .await
         .unwrap_or(Err(Unread::TooSlow))
 }
 
-async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Unread> {
+async fn collect(
+    mut body: Incoming,
+    budget: &Budget,
+    bytes_max: usize,
+) -> Result<(Bytes, Option<Held>), Unread> {
+    let mut held = None;
     let mut first = Bytes::new();
     while first.is_empty() {
         match next(&mut body).await? {
             Some(piece) => first = piece,
-            None => return Ok(first),
+            None => return Ok((first, None)),
         }
     }
+    let mut hold = |bytes: usize| {
+        let there = budget.try_resize(&mut held, bytes);
+        there.then_some(()).ok_or(Unread::NoRoom)
+    };
+    hold(first.len().min(bytes_max))?;
     if body.is_end_stream() && first.len() <= bytes_max {
         let copied = first.len() <= COPIED_BYTES_MAX;
-        return Ok(if copied {
+        let whole = if copied {
             Bytes::copy_from_slice(&first)
         } else {
             first
-        });
+        };
+        return Ok((whole, held));
     }
-    let mut whole = BytesMut::from(first);
+    // What is told of the length is believed only as far as the body has come: room doubles up to it.
+    let told = body.size_hint().exact().map_or(usize::MAX, |rest| {
+        usize::try_from(rest).map_or(usize::MAX, |rest| rest.saturating_add(first.len()))
+    });
+    // A copy, for the same reason.
+    let mut whole = first.to_vec();
+    drop(first);
     while whole.len() <= bytes_max {
-        match next(&mut body).await? {
-            Some(piece) => whole.extend_from_slice(&piece),
-            None => return Ok(whole.freeze()),
+        let Some(piece) = next(&mut body).await? else {
+            return Ok((whole.into(), held));
+        };
+        let needed = whole.len() + piece.len();
+        if needed > whole.capacity() {
+            let room = (2 * whole.capacity()).min(told).max(needed);
+            hold(room)?;
+            whole.reserve_exact(room - whole.len());
         }
+        whole.extend_from_slice(&piece);
     }
     Err(Unread::TooLong)
 }

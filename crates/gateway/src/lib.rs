@@ -7,6 +7,7 @@
 
 mod assets;
 mod body;
+mod budget;
 mod connection;
 mod console;
 mod events;

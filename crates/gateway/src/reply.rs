@@ -6,7 +6,10 @@ use daybook_wire::assets::{self, Refusal};
 use http::{HeaderValue, Response, StatusCode, header};
 use hyper::ext::ReasonPhrase;
 
-use crate::body::Body;
+use crate::{
+    body::Body,
+    budget::{Budget, SHORT_BYTES_MAX},
+};
 
 pub(crate) type Reply = Response<Body>;
 
@@ -21,6 +24,18 @@ const HEADERS_TYPICAL: usize = 6;
 
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     with_type(status, JSON, Body::whole(body.into()))
+}
+
+/// A long answer, if there is room for it while it is sent.
+pub(crate) fn json_within(budget: &Budget, status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    let body = body.into();
+    if body.len() <= SHORT_BYTES_MAX {
+        return json(status, body);
+    }
+    match budget.try_hold(body.len()) {
+        Some(held) => json(status, held.around(body)),
+        None => unavailable("The node is busy: try again"),
+    }
 }
 
 pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: Body) -> Reply {

@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Settings,
     assets::{Assets, Turns},
+    budget::Budget,
     connection::{Connection, LOOK_INTERVAL, Socket, Transport},
     http::answer,
     meters::Meters,
@@ -97,6 +98,8 @@ pub(crate) struct Gateway {
     pub(crate) tracker: Option<Arc<Tracker>>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) rates: Option<Rates>,
+    /// Memory for what is on its way in or out.
+    pub(crate) budget: Budget,
     /// Turns at making lists.
     pub(crate) lists: Turns,
     /// How far the stop has come.
@@ -173,6 +176,7 @@ pub async fn serve(
         tracker: settings.tracker.as_ref().map(Tracker::new),
         meters: Arc::new(Meters::new()),
         rates: settings.rate.map(Rates::new),
+        budget: Budget::new(settings.buffer_bytes_max, settings.transaction_bytes_max),
         lists: Turns::new(settings.lists_per_address_max),
         phase,
         _alive: alive,

@@ -33,6 +33,10 @@ pub struct Settings {
     /// Connections at once, on all listeners together; each may hold a few tens of kilobytes. Further
     /// ones are answered 503 and closed.
     pub connections_max: usize,
+    /// Bytes in memory, of all connections together, of request bodies that are being read, of long answers
+    /// and of stream frames made for one subscriber alone. Beyond it bodies are answered 503, and
+    /// subscribers that read from the store wait.
+    pub buffer_bytes_max: usize,
     /// Requests that one address may make; `None` for any number.
     pub rate: Option<Rate>,
     /// Lists that are made at once for one address; further ones wait for their turn. All addresses
@@ -83,6 +87,7 @@ impl Default for Settings {
             allowed_origins: Origins::Any,
             transaction_bytes_max: 1 << 20,
             connections_max: 8_192,
+            buffer_bytes_max: 256 << 20,
             rate: None,
             lists_per_address_max: 16,
             list_patience: Duration::from_secs(10),

@@ -14,6 +14,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
 use crate::{
+    budget::{Cursor, Taken},
     server::{Gateway, Phase, reached},
     websocket::{Event, Link, code, opened},
 };
@@ -32,6 +33,11 @@ const LOOKS_PER_TIMEOUT: u32 = 4;
 pub(crate) trait Feed: Send + Sync + 'static {
     /// The frames of a block, the first `skipped` places of it left out, and how many they are.
     fn frames(&self, published: &Published, skipped: u32) -> (Bytes, u64);
+
+    /// Whether its frames are those of all subscribers, encoded once.
+    fn shares_frames(&self) -> bool {
+        true
+    }
 
     /// Whether the stream has a heartbeat even for those who asked for no notices.
     fn always_beats(&self) -> bool;
@@ -57,12 +63,12 @@ pub(crate) struct Subscriber<F> {
 
 /// The next block together with the follower that gave it, so that reading from the store goes on
 /// while the socket is attended to.
-type Fetch = Pin<Box<dyn Future<Output = (Follower, Result<Arc<Published>, FollowError>)> + Send>>;
+type Fetch = Pin<Box<dyn Future<Output = (Cursor, Result<Taken, FollowError>)> + Send>>;
 
-fn fetch(mut follower: Follower) -> Fetch {
+fn fetch(mut cursor: Cursor) -> Fetch {
     Box::pin(async move {
-        let next = follower.next().await;
-        (follower, next)
+        let next = cursor.next().await;
+        (cursor, next)
     })
 }
 
@@ -104,7 +110,8 @@ impl<F: Feed> Subscriber<F> {
         if self.notices && follower.behind() == 0 {
             self.tell_caught_up(&mut link);
         }
-        let mut fetching = fetch(follower);
+        let cursor = Cursor::new(gateway.clone(), follower, self.feed.shares_frames());
+        let mut fetching = fetch(cursor);
         loop {
             let has_room = link.pending_bytes() < PENDING_BYTES_MAX;
             tokio::select! {
@@ -119,9 +126,9 @@ impl<F: Feed> Subscriber<F> {
                     }
                     Event::Gone => return,
                 },
-                (mut follower, next) = &mut fetching, if has_room => {
+                (mut cursor, next) = &mut fetching, if has_room => {
                     match next {
-                        Ok(block) => self.take(&mut link, &mut follower, block),
+                        Ok(taken) => self.take(&mut link, &mut cursor, taken),
                         Err(FollowError::Stopped) => {
                             return link.close(code::GOING_AWAY, "the node is stopping", false).await;
                         }
@@ -131,7 +138,7 @@ impl<F: Feed> Subscriber<F> {
                             return link.close(code::TRY_AGAIN_LATER, reason, false).await;
                         }
                     }
-                    fetching = fetch(follower);
+                    fetching = fetch(cursor);
                 }
                 () = reached(&mut phase, Phase::Stopping) => {
                     return link.close(code::GOING_AWAY, "the node is stopping", true).await;
@@ -155,16 +162,16 @@ impl<F: Feed> Subscriber<F> {
     }
 
     /// Queues a block's frames, and those of every further block that is at hand.
-    fn take(&mut self, link: &mut Link, follower: &mut Follower, first: Arc<Published>) {
-        let mut next = Some(first);
+    fn take(&mut self, link: &mut Link, cursor: &mut Cursor, mut first: Taken) {
+        let mut next = Some(first.block.clone());
         let (mut frames, before) = (0, link.pending_bytes());
         while let Some(published) = next {
             self.delivered = published.block.block.header.height;
             let (bytes, count) = self.feed.frames(&published, self.skipped(&published));
             frames += count;
-            link.send(bytes);
+            link.send(first.hold(bytes));
             next = if link.pending_bytes() < PENDING_BYTES_MAX {
-                follower.try_next()
+                cursor.try_next()
             } else {
                 None
             };
@@ -173,7 +180,7 @@ impl<F: Feed> Subscriber<F> {
             .meters
             .streamed(frames, (link.pending_bytes() - before) as u64);
         if self.notices {
-            let behind = follower.behind();
+            let behind = cursor.follower.behind();
             if self.lagging && behind == 0 {
                 self.tell_caught_up(link);
             } else if !self.lagging && behind >= LAGGING_BLOCKS {

@@ -141,6 +141,13 @@ impl Decoder {
         })
     }
 
+    /// Bytes of the message under way that were taken out of the input already.
+    pub fn held_bytes(&self) -> usize {
+        self.fragments
+            .as_ref()
+            .map_or(0, |(_, payload)| payload.len())
+    }
+
     fn step(&mut self, input: &mut BytesMut) -> Result<Option<Message>, ProtocolError> {
         loop {
             let skipped = self.skip.min(input.len() as u64);
@@ -191,10 +198,7 @@ impl Decoder {
             _ => {}
         }
         if let (Keep::Messages { bytes_max }, true) = (self.keep, header.opcode.is_data()) {
-            let before = self
-                .fragments
-                .as_ref()
-                .map_or(0, |(_, payload)| payload.len());
+            let before = self.held_bytes();
             if header.length > (bytes_max - before.min(bytes_max)) as u64 {
                 return Err(ProtocolError::TooLong);
             }

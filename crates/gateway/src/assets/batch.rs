@@ -24,6 +24,7 @@ use tokio::{
 use super::{Handled, acknowledge};
 use crate::{
     body::{self, Body, Piece},
+    budget::Held,
     connection::Connection,
     reply::with_type,
     server::{Gateway, Phase, reached},
@@ -72,6 +73,7 @@ pub(super) fn post(
         notes,
         room: room.clone(),
         cutter: Cutter::new(gateway.settings.transaction_bytes_max + LINE_SPACE_MAX),
+        held: None,
         next: 0,
     };
     tokio::spawn(upload.run(body));
@@ -89,6 +91,8 @@ enum Note {
     Blank,
     /// It is longer than a transaction may be.
     TooLong,
+    /// There was no room for it.
+    NoRoom,
     /// The node is stopping: lines up to this one that have no outcome will not get one.
     Stopped,
 }
@@ -101,6 +105,8 @@ struct Upload {
     notes: mpsc::Sender<(u64, Note)>,
     room: Arc<Semaphore>,
     cutter: Cutter,
+    /// Room for the line that is begun.
+    held: Option<Held>,
     /// Number of the next line, from 0.
     next: u64,
 }
@@ -118,6 +124,11 @@ impl Upload {
             let ended = match piece {
                 Ok(Ok(Some(piece))) => {
                     self.cutter.cut(piece, &mut lines);
+                    let begun = self.cutter.begun.capacity();
+                    if !self.gateway.budget.try_resize(&mut self.held, begun) {
+                        self.cutter.drop_line();
+                        self.held = None;
+                    }
                     false
                 }
                 Ok(Ok(None)) => {
@@ -157,6 +168,7 @@ impl Upload {
                     }
                     Line::Blank => Note::Blank,
                     Line::TooLong => Note::TooLong,
+                    Line::NoRoom => Note::NoRoom,
                 };
                 if self.notes.send((number, note)).await.is_err() {
                     return false;
@@ -175,22 +187,29 @@ enum Line {
     Text(Bytes),
     Blank,
     TooLong,
+    NoRoom,
 }
 
 /// Cuts pieces of a stream into lines.
 struct Cutter {
     /// The beginning of a line whose end has not come yet.
     begun: BytesMut,
-    /// The line under way is too long; the rest of it is thrown away.
-    skipping: bool,
+    /// The line under way is not kept, for this reason; the rest of it is thrown away.
+    skipping: Option<Skipped>,
     line_bytes_max: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Skipped {
+    TooLong,
+    NoRoom,
 }
 
 impl Cutter {
     fn new(line_bytes_max: usize) -> Cutter {
         Cutter {
             begun: BytesMut::new(),
-            skipping: false,
+            skipping: None,
             line_bytes_max,
         }
     }
@@ -202,26 +221,42 @@ impl Cutter {
             self.line(piece, lines);
             piece = rest;
         }
-        if self.skipping || self.begun.len() + piece.len() > self.line_bytes_max {
-            self.skipping = true;
+        if self.skipping.is_some() {
+            return;
+        }
+        if self.begun.len() + piece.len() > self.line_bytes_max {
+            self.skipping = Some(Skipped::TooLong);
             self.begun = BytesMut::new();
         } else {
             self.begun.extend_from_slice(&piece);
         }
     }
 
+    /// There is no room for the line that is begun.
+    fn drop_line(&mut self) {
+        self.skipping = Some(Skipped::NoRoom);
+        self.begun = BytesMut::new();
+    }
+
     /// The stream is over: what was begun is the last line.
     fn end(&mut self, lines: &mut Vec<Line>) {
-        if self.skipping || !self.begun.is_empty() {
+        if self.skipping.is_some() || !self.begun.is_empty() {
             self.line(Bytes::new(), lines);
         }
     }
 
     fn line(&mut self, end: Bytes, lines: &mut Vec<Line>) {
-        if std::mem::take(&mut self.skipping) || self.begun.len() + end.len() > self.line_bytes_max
+        let too_long = self.begun.len() + end.len() > self.line_bytes_max;
+        if let Some(why) = self
+            .skipping
+            .take()
+            .or(too_long.then_some(Skipped::TooLong))
         {
             self.begun = BytesMut::new();
-            return lines.push(Line::TooLong);
+            return lines.push(match why {
+                Skipped::TooLong => Line::TooLong,
+                Skipped::NoRoom => Line::NoRoom,
+            });
         }
         let text = if self.begun.is_empty() {
             end
@@ -332,6 +367,9 @@ async fn write_results(
             note = notes.recv(), if more.1 => match note {
                 Some((number, Note::Blank)) => results.put(number, Known::Blank),
                 Some((number, Note::TooLong)) => results.put(number, Known::TooLong),
+                Some((number, Note::NoRoom)) => {
+                    results.put(number, Known::Outcome(Outcome::Busy));
+                }
                 Some((last, Note::Stopped)) => {
                     // What was taken before the stop is still answered.
                     while outcomes.next(&mut arrived).await {}
@@ -397,7 +435,7 @@ mod tests {
             .map(|line| match line {
                 Line::Text(text) => Some(text.to_vec()),
                 Line::Blank => Some(Vec::new()),
-                Line::TooLong => None,
+                Line::TooLong | Line::NoRoom => None,
             })
             .collect()
     }

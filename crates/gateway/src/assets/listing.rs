@@ -25,7 +25,7 @@ use crate::{
     Settings,
     body::{Body, Broken, Piece},
     connection::Connection,
-    reply::{JSON, Reply, fault, json, unavailable, with_type},
+    reply::{JSON, Reply, fault, json_within, unavailable, with_type},
     server::Gateway,
 };
 
@@ -119,7 +119,7 @@ pub(super) async fn answer(
         }
     });
     match produced.recv().await {
-        Some(Produced::Whole(body)) => json(StatusCode::OK, body),
+        Some(Produced::Whole(body)) => json_within(&gateway.budget, StatusCode::OK, body),
         Some(Produced::Piece(first)) => {
             let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
             let forward = Forward {

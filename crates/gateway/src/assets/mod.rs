@@ -80,7 +80,7 @@ async fn dispatch(
         Route::Root => Ok(json(StatusCode::OK, assets.root.clone())),
         Route::Api => Ok(json(StatusCode::OK, assets.v1.clone())),
         Route::Validators => Ok(json(StatusCode::OK, assets.validators.clone())),
-        Route::Transaction => read::transaction(&gateway.node, segment),
+        Route::Transaction => read::transaction(gateway, segment),
         Route::TransactionStatus => read::status(&gateway.node, segment),
         Route::Transactions => read::transactions(gateway, connection, &query).await,
         Route::Outputs => read::outputs(gateway, connection, &query).await,

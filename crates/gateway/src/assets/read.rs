@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Route,
     connection::Connection,
-    reply::{fault, json, not_found},
+    reply::{fault, json, json_within, not_found},
     server::Gateway,
 };
 
@@ -37,12 +37,12 @@ pub(super) fn validators(genesis: &Genesis) -> Vec<u8> {
     )
 }
 
-pub(super) fn transaction(node: &Node, id: &str) -> Handled {
+pub(super) fn transaction(gateway: &Gateway, id: &str) -> Handled {
     let Ok(id) = id.parse() else {
         return Ok(not_found());
     };
-    Ok(match node.store().transaction(&id) {
-        Ok(Some((_, text))) => json(StatusCode::OK, text),
+    Ok(match gateway.node.store().transaction(&id) {
+        Ok(Some((_, text))) => json_within(&gateway.budget, StatusCode::OK, text),
         Ok(None) => not_found(),
         Err(error) => fault(&error),
     })

@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{Handled, acknowledge, batch::write_outcome};
 use crate::{
+    budget::Held,
     connection::{Connection, Socket},
     server::{Gateway, Phase, reached},
     websocket::{CLOSE_TIMEOUT, READ_BYTES, code, handshake, opened},
@@ -70,6 +71,7 @@ async fn serve(
         gateway: gateway.clone(),
         connection,
         input,
+        held: None,
         decoder: Decoder::new(gateway.settings.transaction_bytes_max + ENVELOPE_BYTES_MAX),
         acknowledge,
         submitter,
@@ -117,6 +119,8 @@ struct Reader {
     gateway: Arc<Gateway>,
     connection: Arc<Connection>,
     input: BytesMut,
+    /// Room for the message that is begun.
+    held: Option<Held>,
     decoder: Decoder,
     acknowledge: Acknowledge,
     submitter: Submitter,
@@ -139,6 +143,11 @@ impl Reader {
         loop {
             if let Err(close) = self.take_messages().await {
                 return close;
+            }
+            // What is left is the beginning of a message that is longer than one read.
+            let begun = self.input.len() + self.decoder.held_bytes();
+            if !self.gateway.budget.try_resize(&mut self.held, begun) {
+                return (code::TRY_AGAIN_LATER, "the node is busy".to_owned());
             }
             self.input.reserve(READ_BYTES);
             let read = tokio::select! {

@@ -76,6 +76,10 @@ impl Feed for AssetFeed {
         (frames.clone(), count as u64)
     }
 
+    fn shares_frames(&self) -> bool {
+        self.filter.is_empty()
+    }
+
     fn always_beats(&self) -> bool {
         false
     }

@@ -1,5 +1,6 @@
 //! `POST /api/v1/transactions` (asset ledger, section 3.5).
 
+use bytes::Bytes;
 use daybook_ledger::RejectionClass;
 use daybook_pipeline::{Acknowledge, Door, Outcome};
 use daybook_wire::assets::{Mode, Query, mode};
@@ -9,6 +10,7 @@ use hyper::body::Incoming;
 use super::Handled;
 use crate::{
     body::{Unread, read_whole},
+    budget::{Held, SHORT_BYTES_MAX},
     reply::{Reply, json, refused, unavailable},
     server::Gateway,
 };
@@ -17,9 +19,14 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
     let (head, body) = request.into_parts();
     let mode = mode(&Query::parse(head.uri.query().unwrap_or_default()))?;
     let settings = &gateway.settings;
-    let text = read_whole(body, settings.transaction_bytes_max, settings.body_timeout)
-        .await
-        .map_err(unread_reply)?;
+    let (text, held) = read_whole(
+        body,
+        &gateway.budget,
+        settings.transaction_bytes_max,
+        settings.body_timeout,
+    )
+    .await
+    .map_err(unread_reply)?;
     let acknowledge = match mode {
         Mode::Async | Mode::Sync => Acknowledge::Accepted,
         Mode::Commit => Acknowledge::Durable,
@@ -31,9 +38,7 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
             .await
         {
             // What the client sent is the cheapest text that equals what it sent.
-            Outcome::Accepted { .. } | Outcome::Committed { .. } => {
-                json(StatusCode::ACCEPTED, text)
-            }
+            Outcome::Accepted { .. } | Outcome::Committed { .. } => taken(text, held),
             Outcome::Rejected { rejection, .. } => {
                 let status = match rejection.class {
                     RejectionClass::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -47,6 +52,15 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
     )
 }
 
+/// The text back, in the room that it was read into.
+fn taken(text: Bytes, held: Option<Held>) -> Reply {
+    let body = match held {
+        Some(held) if text.len() > SHORT_BYTES_MAX => held.around(text),
+        _ => text,
+    };
+    json(StatusCode::ACCEPTED, body)
+}
+
 pub(super) fn unread_reply(unread: Unread) -> Reply {
     match unread {
         Unread::TooLong => refused(
@@ -55,5 +69,6 @@ pub(super) fn unread_reply(unread: Unread) -> Reply {
         ),
         Unread::TooSlow => refused(StatusCode::REQUEST_TIMEOUT, "The body came too slowly"),
         Unread::Broken => refused(StatusCode::BAD_REQUEST, "The body broke off"),
+        Unread::NoRoom => unavailable("The node is busy: try again"),
     }
 }

@@ -93,6 +93,10 @@ impl Feed for EventFeed {
         (frames.clone(), block.block.entries.len() as u64)
     }
 
+    fn shares_frames(&self) -> bool {
+        self.filter.is_empty()
+    }
+
     fn always_beats(&self) -> bool {
         true
     }

@@ -15,6 +15,7 @@ use tokio::{
 use super::{SERVER_SENT_FRAMES, encode};
 use crate::{
     body::{Body, Piece},
+    budget::{Cursor, Taken},
     reply::{Reply, with_type},
     server::{Gateway, Phase, reached},
 };
@@ -36,7 +37,7 @@ pub(super) fn stream(
     start: Position,
 ) -> Reply {
     let (pieces, body) = mpsc::channel(PIECES_WAITING_MAX);
-    let mut follower = gateway.node.follow(start.height);
+    let follower = gateway.node.follow(start.height);
     let sender = Sender {
         pieces,
         filter: parameters.filter,
@@ -45,6 +46,7 @@ pub(super) fn stream(
         next: start,
     };
     let gateway = gateway.clone();
+    let mut cursor = Cursor::new(gateway.clone(), follower, sender.filter.is_empty());
     tokio::spawn(async move {
         let _present = gateway.meters.subscriber();
         let mut sender = sender;
@@ -56,7 +58,7 @@ pub(super) fn stream(
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = !sender.notices;
         loop {
-            if !told && follower.behind() == 0 {
+            if !told && cursor.follower.behind() == 0 {
                 told = true;
                 let next = sender.next;
                 if !sender.notice(|out| events::caught_up(out, next)).await {
@@ -64,8 +66,8 @@ pub(super) fn stream(
                 }
             }
             let going_on = tokio::select! {
-                next = follower.next() => match next {
-                    Ok(block) => sender.block(&gateway, &block).await,
+                next = cursor.next() => match next {
+                    Ok(taken) => sender.block(&gateway, taken).await,
                     Err(FollowError::Stopped) => false,
                     Err(FollowError::Store(error)) => {
                         tracing::error!(%error, "a stream broke off: the store could not be read");
@@ -107,19 +109,21 @@ struct Sender {
 
 impl Sender {
     /// Sends a block's events; waits for a slow reader. False when nobody reads any more.
-    async fn block(&mut self, gateway: &Gateway, published: &Published) -> bool {
+    async fn block(&mut self, gateway: &Gateway, mut taken: Taken) -> bool {
+        let published = taken.block.clone();
         let height = published.block.block.header.height;
         let skipped = if height == self.start.height {
             self.start.index
         } else {
             0
         };
-        let (frames, count) = frames(published, &self.filter, skipped);
+        let (frames, count) = frames(&published, &self.filter, skipped);
         self.next = Position {
             height: Height(height.0.saturating_add(1)),
             index: 0,
         };
         gateway.meters.streamed(count, frames.len() as u64);
+        let frames = taken.hold(frames);
         frames.is_empty() || self.pieces.send(Ok(frames)).await.is_ok()
     }
 

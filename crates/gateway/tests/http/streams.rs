@@ -451,3 +451,35 @@ fn streams_are_the_same_in_both_dialects() {
     let lamp = shared().committed(create("dialects", 1));
     while subscriber.json()["transaction_id"] != lamp.id().to_string() {}
 }
+
+#[test]
+fn subscribers_that_read_from_the_store_take_turns_in_the_smallest_room() {
+    // Nothing is kept in memory, and there is room for one block at a time.
+    let settings = Settings {
+        buffer_bytes_max: 0,
+        ..Settings::default()
+    };
+    let node = TestNode::with_options(settings, None, |options| options.recent_bytes_max = 0);
+    let made: Vec<String> = (0..30)
+        .map(|number| {
+            node.committed(create(&format!("turn {number}"), 1))
+                .id()
+                .to_string()
+        })
+        .collect();
+    let key = alice().public_key();
+    thread::scope(|scope| {
+        for filter in [String::new(), format!("&public_key={key}")] {
+            for _ in 0..10 {
+                let (node, made) = (&node, &made);
+                let query = format!("?from=1{filter}");
+                scope.spawn(move || {
+                    let mut subscriber = node.subscribe(&format!("{TRANSACTIONS}{query}"));
+                    for id in made {
+                        assert_eq!(subscriber.json()["transaction_id"], id.as_str());
+                    }
+                });
+            }
+        }
+    });
+}
