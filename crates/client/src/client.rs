@@ -188,10 +188,10 @@ impl Client {
         self.http.endpoint()
     }
 
-    /// Submits one transaction with one request. With [`Mode::Commit`], `Accepted` says that its
-    /// block is on disk; [`Client::submit`] asks for the place as well. A refusal and a full node are
-    /// answers; errors are what stood between. After `Broken` the transaction may have been taken or
-    /// not: see [`Client::commit`].
+    /// Submits one transaction with one request. With [`Mode::Commit`] the answer is `Committed` with the
+    /// transaction's place; of a server that does not tell it, `Accepted` says that the block is on disk,
+    /// and [`Client::submit`] asks for the place. A refusal and a full node are answers; errors are what
+    /// stood between. After `Broken` the transaction may have been taken or not: see [`Client::commit`].
     ///
     /// # Errors
     /// `Unreachable` before anything was sent, `Broken` after, `Unauthorised`, `Node`, `Protocol`.
@@ -215,17 +215,28 @@ impl Client {
                 error => Err(error),
             };
         }
+        let position = match mode {
+            Mode::Async | Mode::Sync => None,
+            Mode::Commit => answer.position()?,
+        };
         let id = match submission.id {
             Some(id) => id,
             None => Submission::from_text(answer.body)
                 .id
                 .ok_or_else(|| Error::protocol("an accepted transaction without an id"))?,
         };
-        Ok(Answer::Accepted { id })
+        Ok(match position {
+            None => Answer::Accepted { id },
+            Some(position) => Answer::Committed(Receipt {
+                id,
+                position,
+                repeated: false,
+            }),
+        })
     }
 
-    /// Like [`Client::post`]; after a commit it also asks for the transaction's place, so that the
-    /// answer is `Committed` with a receipt.
+    /// Like [`Client::post`]; after a commit by a server that did not tell the transaction's place it
+    /// asks for it, so that the answer is `Committed` with a receipt.
     ///
     /// # Errors
     /// As for [`Client::post`].
@@ -464,6 +475,46 @@ impl Client {
             .collect())
     }
 
+    /// The assets of every transaction whose asset data is, or has as an item, exactly the string `cid`,
+    /// in commit order; `limit` 0 means no limit.
+    ///
+    /// # Errors
+    /// Anything between client and node; see [`Error`].
+    pub async fn assets_holding(
+        &self,
+        cid: &str,
+        limit: usize,
+    ) -> Result<Vec<serde_json::Value>, Error> {
+        self.holding("assets", cid, limit).await
+    }
+
+    /// The metadata of every transaction whose metadata is, or has as an item, exactly the string `cid`,
+    /// in commit order; `limit` 0 means no limit.
+    ///
+    /// # Errors
+    /// Anything between client and node; see [`Error`].
+    pub async fn metadata_holding(
+        &self,
+        cid: &str,
+        limit: usize,
+    ) -> Result<Vec<serde_json::Value>, Error> {
+        self.holding("metadata", cid, limit).await
+    }
+
+    async fn holding(
+        &self,
+        resource: &str,
+        cid: &str,
+        limit: usize,
+    ) -> Result<Vec<serde_json::Value>, Error> {
+        // A path without it would name the text search instead.
+        if cid.is_empty() {
+            return Ok(Vec::new());
+        }
+        let path = format!("/api/v1/{resource}/{}?limit={limit}", percent_encoded(cid));
+        self.http.get(&path).await
+    }
+
     /// The validators.
     ///
     /// # Errors
@@ -518,7 +569,7 @@ impl BackOff {
     }
 }
 
-/// Text as the value of a query parameter.
+/// Text as the value of a query parameter or as a segment of a path.
 pub(crate) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

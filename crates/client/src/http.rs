@@ -3,6 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::{Buf, Bytes};
+use daybook_ledger::{Height, Position};
 use futures_util::stream;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
@@ -207,6 +208,25 @@ impl Http {
 }
 
 impl Whole {
+    /// The place that the answer to a commit tells (`Daybook-Position: height.index`); `None` of a server
+    /// that does not tell it.
+    pub(crate) fn position(&self) -> Result<Option<Position>, Error> {
+        let Some(told) = self.headers.get("daybook-position") else {
+            return Ok(None);
+        };
+        let read = || {
+            let (height, index) = told.to_str().ok()?.split_once('.')?;
+            Some(Position {
+                height: Height(height.parse().ok()?),
+                index: index.parse().ok()?,
+            })
+        };
+        match read() {
+            Some(position) => Ok(Some(position)),
+            None => Err(Error::protocol("a place that is not `height.index`")),
+        }
+    }
+
     /// The error that an answer other than the wanted one stands for.
     pub(crate) fn error(&self, about: &str) -> Error {
         let refusal = self.refusal();
@@ -288,6 +308,34 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_commit_is_read_from_its_header() {
+        let told = |text: &'static str| {
+            let mut answer = whole(202, "{}");
+            answer
+                .headers
+                .insert("daybook-position", http::HeaderValue::from_static(text));
+            answer.position()
+        };
+        assert!(matches!(whole(202, "{}").position(), Ok(None)));
+        let place = Position {
+            height: Height(7),
+            index: 12,
+        };
+        assert_eq!(told("7.12").unwrap(), Some(place));
+        for text in [
+            "",
+            "7",
+            "7.",
+            ".1",
+            "7.-1",
+            "7.12.3",
+            "18446744073709551616.0",
+        ] {
+            assert!(matches!(told(text), Err(Error::Protocol(_))), "{text}");
         }
     }
 

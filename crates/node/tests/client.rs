@@ -396,3 +396,44 @@ fn another_history_under_the_same_address_is_noticed() {
     assert!(what.contains("another history"), "{what}");
     assert!(Path::new(&folder.path().join("one")).exists());
 }
+
+#[tokio::test]
+async fn a_commit_is_answered_with_its_place_and_exact_strings_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let client = node.client();
+    let alice = key(1);
+    let cid = "bafkreiignwcoye67vn6edp23mj4llhpzzkgyuefu7xesjzjxcv2bz3p4nq / 1%";
+    let deed = Draft::create(cid)
+        .output(1, &alice)
+        .metadata("a deed")
+        .sign(&[&alice])
+        .unwrap();
+    let posted = client.post(&Submission::from(&deed), Mode::Commit).await;
+    let Ok(Answer::Committed(receipt)) = posted else {
+        panic!("{posted:?}")
+    };
+    assert_eq!((receipt.id, receipt.repeated), (deed.id(), false));
+    assert_eq!(
+        client.assets_holding(cid, 0).await.unwrap(),
+        [serde_json::json!({"data": cid})]
+    );
+    assert_eq!(
+        client.metadata_holding("a deed", 5).await.unwrap(),
+        ["a deed"]
+    );
+    assert!(
+        client
+            .assets_holding("another", 0)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(client.metadata_holding("", 0).await.unwrap().is_empty());
+    let position = client.position(&deed.id()).await.unwrap();
+    assert_eq!(
+        position,
+        Some(receipt.position),
+        "it is the one that is told later"
+    );
+}

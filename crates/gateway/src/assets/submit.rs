@@ -4,7 +4,7 @@ use bytes::Bytes;
 use daybook_ledger::RejectionClass;
 use daybook_pipeline::{Acknowledge, Door, Outcome};
 use daybook_wire::assets::{Mode, Query, mode};
-use http::{Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::Handled;
@@ -14,6 +14,13 @@ use crate::{
     reply::{Reply, json, refused, unavailable},
     server::Gateway,
 };
+
+/// Where a committed transaction stands, as `height.index`. The body is what was sent and has no place
+/// for it.
+const POSITION: HeaderName = HeaderName::from_static("daybook-position");
+
+/// Lets pages read it too.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Daybook-Position");
 
 pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handled {
     let (head, body) = request.into_parts();
@@ -38,7 +45,17 @@ pub(super) async fn post(gateway: &Gateway, request: Request<Incoming>) -> Handl
             .await
         {
             // What the client sent is the cheapest text that equals what it sent.
-            Outcome::Accepted { .. } | Outcome::Committed { .. } => taken(text, held),
+            Outcome::Accepted { .. } => taken(text, held),
+            Outcome::Committed { position, .. } => {
+                let mut reply = taken(text, held);
+                let headers = reply.headers_mut();
+                // Digits and a point.
+                if let Ok(place) = HeaderValue::try_from(position.to_string()) {
+                    headers.insert(POSITION, place);
+                }
+                headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+                reply
+            }
             Outcome::Rejected { rejection, .. } => {
                 let status = match rejection.class {
                     RejectionClass::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -497,3 +497,23 @@ fn the_status_of_a_transaction_tells_its_fate() {
     let block = node.get(&format!("/api/v1/blocks/{height}")).json();
     assert_eq!(block["transaction_ids"][index], lamp.id().to_string());
 }
+
+#[test]
+fn a_commit_tells_the_place_of_the_transaction_and_other_modes_do_not() {
+    let node = TestNode::start();
+    let lamp = create("placed", 1);
+    let answer = node.commit(&lamp);
+    assert_eq!(answer.header("daybook-position"), "1.0");
+    // A page of another origin may read it.
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        "Daybook-Position"
+    );
+    let sent = node.post("async", create("on its way", 1).canonical());
+    assert_eq!((sent.status, sent.header("daybook-position")), (202, ""));
+    let refused = node.commit(&lamp);
+    assert_eq!(
+        (refused.status, refused.header("daybook-position")),
+        (400, "")
+    );
+}
