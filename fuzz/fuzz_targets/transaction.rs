@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use daybook_ledger::{Parser, Rules, canonical, json::Value};
+use daybook_fuzz::with_its_id;
+use daybook_ledger::{Parser, Rules};
 use libfuzzer_sys::fuzz_target;
 
 thread_local! {
@@ -37,19 +38,4 @@ fn check(parser: &mut Parser, text: &[u8]) {
         (Err(fast), Err(slow)) => assert_eq!(fast, slow),
         (fast, slow) => panic!("the lanes differ: {fast:?} {slow:?}"),
     }
-}
-
-fn with_its_id(bytes: &[u8]) -> Option<String> {
-    let mut value = Value::parse(bytes, 512).ok()?;
-    let Value::Object(transaction) = &mut value else {
-        return None;
-    };
-    let text = canonical::text_for_id(transaction);
-    transaction.insert("id", Value::Null);
-    let id: String = canonical::sha3(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    transaction.insert("id", Value::from(id));
-    Some(canonical::canon(&value))
 }

@@ -1,11 +1,11 @@
-//! A small tracker for the fuzz targets to act upon.
+//! What fuzz targets share: transactions with their true ids, and a small tracker to act upon.
 
 pub mod consortium;
 
 use std::sync::Arc;
 
 use daybook_ledger::{
-    BlockTime, Draft, Height, SigningKey,
+    BlockTime, Draft, Height, SigningKey, canonical,
     json::Value,
     tracker::{
         Address, AddressKind, Book, Contract, Decision, Entry, History, IndexKey, Key, Payload,
@@ -240,4 +240,20 @@ impl Stage {
             payload,
         }
     }
+}
+
+/// A transaction's text with the id that goes with it; `None` when it is no object.
+pub fn with_its_id(bytes: &[u8]) -> Option<String> {
+    let mut value = Value::parse(bytes, 512).ok()?;
+    let Value::Object(transaction) = &mut value else {
+        return None;
+    };
+    let text = canonical::text_for_id(transaction);
+    transaction.insert("id", Value::Null);
+    let id: String = canonical::sha3(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    transaction.insert("id", Value::from(id));
+    Some(canonical::canon(&value))
 }

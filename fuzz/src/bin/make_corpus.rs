@@ -48,10 +48,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .spend(spent, &alice)
             .output(1, &alice),
     ];
+    let mut batch = String::new();
     for (i, draft) in transactions.iter().enumerate() {
         let signers = if i == 0 { &keys[..1] } else { &keys[..] };
-        save("transaction", i, draft.signed_text(signers)?.as_bytes())?;
+        let text = draft.signed_text(signers)?;
+        save("transaction", i, text.as_bytes())?;
+        batch.push_str(&text);
+        batch.push('\n');
+        // Batches of one, of a few, and of more than there are lanes.
+        if i.is_power_of_two() {
+            save("batch", i.ilog2() as usize, batch.as_bytes())?;
+        }
     }
+    save("batch", 3, batch.repeat(2).as_bytes())?;
 
     for (i, details) in [Details::from(&alice), vault, nested].iter().enumerate() {
         let text = details
