@@ -35,6 +35,9 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 const STOP_SHARE_OF_CONNECTIONS: u32 = 2;
 /// The part of it that open requests of the service bus may take.
 const STOP_SHARE_OF_BUS: u32 = 4;
+/// Open files that are kept from connections, or half of all where there are few: 256 segments of the
+/// log, some hundred index runs and checkpoints, listeners, and the sockets of other services.
+const OPEN_FILES_RESERVED: u64 = 1_024;
 /// What a stop takes at least, in whole: an ordinary disk closes the ledger within it.
 const STOP_WITHIN_MIN: Duration = Duration::from_secs(2);
 
@@ -340,6 +343,30 @@ fn allow_open_files() {
     }
 }
 
+/// As many connections as are wanted, if the process may open so many files beside those of the ledger:
+/// a connection that is accepted must not keep the ledger from opening its log.
+fn affordable_connections(wanted: usize) -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let connections = connections_within(wanted, files);
+    if connections < wanted {
+        tracing::warn!(
+            connections,
+            wanted,
+            open_files = files,
+            "fewer connections than set: the system allows too few open files"
+        );
+    }
+    connections
+}
+
+fn connections_within(wanted: usize, open_files: Option<u64>) -> usize {
+    let Some(files) = open_files else {
+        return wanted;
+    };
+    let left = files - OPEN_FILES_RESERVED.min(files / 2);
+    usize::try_from(left).map_or(wanted, |left| wanted.min(left.max(1)))
+}
+
 fn gateway_settings(
     config: &Config,
     metrics: PrometheusHandle,
@@ -363,7 +390,7 @@ fn gateway_settings(
             Some(origins) => Origins::List(origins.clone()),
         },
         transaction_bytes_max: config.rules.limits.transaction_bytes_max,
-        connections_max: config.limits.connections,
+        connections_max: affordable_connections(config.limits.connections),
         rate: config.limits.requests.map(|rate| Rate {
             per_second: rate.per_second,
             burst: rate.burst,
@@ -399,4 +426,19 @@ fn read_token(path: &Path) -> Result<Token, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::system(format!("token file {}", path.display()), &e))?;
     Ok(Token::new(zeroize::Zeroizing::new(text).trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_the_ledger_its_open_files() {
+        assert_eq!(connections_within(8_192, None), 8_192);
+        assert_eq!(connections_within(8_192, Some(1 << 20)), 8_192);
+        assert_eq!(connections_within(8_192, Some(4_096)), 3_072);
+        assert_eq!(connections_within(8_192, Some(1_024)), 512);
+        assert_eq!(connections_within(8_192, Some(0)), 1);
+        assert_eq!(connections_within(16, Some(1_024)), 16);
+    }
 }
