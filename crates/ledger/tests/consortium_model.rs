@@ -3,6 +3,10 @@
 //! unsound. `CONSORTIUM_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, missing_docs)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test repeats a run by a seed from its environment"
+)]
 
 mod consortium_common;
 
