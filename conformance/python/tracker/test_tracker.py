@@ -53,7 +53,8 @@ def test_a_channel_from_handshake_to_list(address, payer_kind, payee_kind):
         channel = {"channelId": terms["channel"]}
         opening = cosigned(payer.key, payee.key, contract(payer.key, payee.key, terms))
         opened = payee.submit(OPEN_TRANSFER, opening)
-        assert payer.submit(OPEN_TRANSFER, opening)["timelock"] == opened["timelock"]
+        # The payee submits: the reply comes from the tracker's key of the suite of the payee.
+        assert payee.submit(OPEN_TRANSFER, opening)["timelock"] == opened["timelock"]
         assert payer.ask(TRANSFER_STATE, **channel)["state"] == 2
         changed = cosigned(
             payer.key, payee.key, contract(payer.key, payee.key, {**terms, "planned": 7})

@@ -1,6 +1,6 @@
 //! Keys of peers, to sign with (wallet tracker, section 4).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
@@ -14,17 +14,18 @@ use daybook_ledger::{
     tracker::{Address, Key, KeyHash, Suite, pem_of},
 };
 
-/// A peer's key pair in one of the three suites.
+/// A peer's key pair in one of the three suites. Cheap to clone.
+#[derive(Clone)]
 pub struct PeerKey {
     pem: String,
     hash: KeyHash,
-    pair: Pair,
+    pair: Arc<Pair>,
 }
 
 enum Pair {
-    Rsa(Box<rsa::KeyPair>),
+    Rsa(rsa::KeyPair),
     Ed25519(Box<SigningKey>),
-    P256(Box<EcdsaKeyPair>),
+    P256(EcdsaKeyPair),
 }
 
 /// The bytes are no private key of this suite.
@@ -52,7 +53,7 @@ impl PeerKey {
     pub fn rsa(pkcs8: &[u8]) -> Result<PeerKey, NotASigningKey> {
         let pair = rsa::KeyPair::from_pkcs8(pkcs8).map_err(|_| NotASigningKey)?;
         let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-        PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(Box::new(pair)))
+        PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(pair))
     }
 
     /// A P-256 key: PKCS#8 in DER.
@@ -63,7 +64,7 @@ impl PeerKey {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
             .map_err(|_| NotASigningKey)?;
         let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-        PeerKey::new(pem_of(spki.as_ref()), Pair::P256(Box::new(pair)))
+        PeerKey::new(pem_of(spki.as_ref()), Pair::P256(pair))
     }
 
     /// A new key; RSA keys have 2048 bits.
@@ -79,14 +80,14 @@ impl PeerKey {
                 .and_then(|pair| {
                     let spki: PublicKeyX509Der<'_> =
                         pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-                    PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(Box::new(pair)))
+                    PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(pair))
                 }),
             Suite::P256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
                 .map_err(|_| NotASigningKey)
                 .and_then(|pair| {
                     let spki: PublicKeyX509Der<'_> =
                         pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-                    PeerKey::new(pem_of(spki.as_ref()), Pair::P256(Box::new(pair)))
+                    PeerKey::new(pem_of(spki.as_ref()), Pair::P256(pair))
                 }),
         };
         made.expect("a key that was made has an encoding")
@@ -94,7 +95,11 @@ impl PeerKey {
 
     fn new(pem: String, pair: Pair) -> Result<PeerKey, NotASigningKey> {
         let hash = Key::read(&pem).map_err(|_| NotASigningKey)?.hash();
-        Ok(PeerKey { pem, hash, pair })
+        Ok(PeerKey {
+            pem,
+            hash,
+            pair: Arc::new(pair),
+        })
     }
 
     /// The public half as PEM, without a final newline.
@@ -109,7 +114,7 @@ impl PeerKey {
 
     /// How it signs.
     pub fn suite(&self) -> Suite {
-        match &self.pair {
+        match &*self.pair {
             Pair::Rsa(_) => Suite::Rsa,
             Pair::Ed25519(_) => Suite::Ed25519,
             Pair::P256(_) => Suite::P256,
@@ -124,7 +129,7 @@ impl PeerKey {
     /// The signature over `message`, in base64.
     pub fn sign(&self, message: &str) -> String {
         let message = message.as_bytes();
-        match &self.pair {
+        match &*self.pair {
             Pair::Ed25519(key) => STANDARD.encode(key.sign(message)),
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];

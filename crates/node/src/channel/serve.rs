@@ -225,6 +225,10 @@ fn lock(folder: &Path) -> Result<File, Failure> {
 }
 
 impl Shop {
+    fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
     /// When a channel is settled at the latest, in milliseconds since 1970 by the tracker's clock.
     fn settle_by(&self, payee: &Payee) -> u64 {
         let margin = u64::try_from(self.margin.as_millis()).unwrap_or(u64::MAX);
@@ -317,14 +321,7 @@ impl Shop {
                     return Err(failure);
                 }
             };
-            let mut stop = false;
-            let ended = tokio::select! {
-                ended = self.sell(&mut line, &mut payee) => ended,
-                _ = stopping.wait_for(|stopping| *stopping) => {
-                    stop = true;
-                    Ended::Full
-                }
-            };
+            let ended = self.sell(&mut line, &mut payee).await;
             match ended {
                 Ended::Done => line.say(&FromPayee::Done {}).await.unwrap_or_default(),
                 Ended::Full => line.say(&FromPayee::Full {}).await.unwrap_or_default(),
@@ -344,7 +341,7 @@ impl Shop {
             drop(payee);
             let (tokens, volume) = (paid.tokens, paid.volume);
             line.say(&FromPayee::Settled { tokens, volume }).await?;
-            if stop {
+            if self.is_stopping() {
                 return Ok(());
             }
         }
@@ -454,7 +451,7 @@ impl Shop {
             let bytes = remaining
                 .min(payee.file().segment_bytes())
                 .min(payee.room());
-            if bytes == 0 || left.is_zero() {
+            if bytes == 0 || left.is_zero() || self.is_stopping() {
                 return Ended::Full;
             }
             match self.segment(line, payee, offset + sent, bytes, left).await {
@@ -494,11 +491,23 @@ impl Shop {
             Error::Stop(_) => Ended::Full,
             other => Ended::Gone(other.into()),
         })?;
-        line.say(&FromPayee::Segment { bytes })
-            .await
-            .map_err(Ended::Gone)?;
-        line.write_all(&segment).await.map_err(Ended::Gone)?;
-        let receipt = match line.hear(left.min(LINE_TIMEOUT)).await {
+        let mut stopping = self.stopping.clone();
+        let sent = async {
+            line.say(&FromPayee::Segment { bytes }).await?;
+            line.write_all(&segment).await
+        };
+        tokio::select! {
+            sent = sent => sent.map_err(Ended::Gone)?,
+            // In the middle of a segment nothing can be said that would be understood.
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                return Err(Ended::Gone(Failure::refused("stopping")));
+            }
+        }
+        let heard = tokio::select! {
+            heard = line.hear(left.min(LINE_TIMEOUT)) => heard,
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(Ended::Full),
+        };
+        let receipt = match heard {
             Ok(FromPayer::Receipt(receipt)) => receipt,
             Ok(_) => return Err(Ended::Cheated("a receipt is missing".to_owned())),
             Err(failure) if failure.exit == Exit::Refused => {
