@@ -101,7 +101,7 @@ impl BusConfig {
             .map(PathBuf::from);
         Ok(BusConfig {
             listen,
-            dev: false,
+            dev: settings.switch("dev"),
             rules,
             connections: small(within("bus.connections", 1, 1 << 20)?),
             outbound_messages: small(within("bus.outbound_messages", 16, 1 << 20)?),

@@ -113,9 +113,6 @@ Standard output says where the node listens. SIGTERM and SIGINT stop it in good 
 connections, waiting transactions are committed, the ledger is closed. A second Ctrl-C
 ends it at once.")]
 pub(crate) struct Start {
-    /// Make a key for the service bus that is for every name and for this run, and print it
-    #[arg(long)]
-    pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) settings: SettingFlags,
 }
@@ -843,7 +840,8 @@ impl Args for SettingFlags {
                 flag.long(setting.flag())
                     .value_name(value_name)
                     .value_hint(hint)
-                    .allow_hyphen_values(true)
+                    // What follows a switch that is named alone is the next flag.
+                    .allow_hyphen_values(setting.kind != Kind::Switch)
                     .hide_short_help(!setting.common)
                     .help(format!(
                         "{}{default} [env: {}]",

@@ -73,8 +73,7 @@ fn main() -> ExitCode {
 fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), Failure> {
     match command {
         Verb::Start(args) => {
-            let mut config = Config::from_settings(&load(&args.settings)?)?;
-            config.bus.dev = args.dev;
+            let config = Config::from_settings(&load(&args.settings)?)?;
             serve(start::run(&config, out))
         }
         Verb::Check(args) => {

@@ -132,7 +132,7 @@ pub(crate) static TABLE: &[Setting] = &[
         "dev",
         Kind::Switch,
         "false",
-        "A node to try things with: POST /send_tokens?address=PUBLIC_KEY gives units of a token that is worth nothing. For nobody else's reach.",
+        "A node to try things with: it prints a key for the service bus that is for every name until it stops, and POST /send_tokens?address=PUBLIC_KEY gives units of a token that is worth nothing. For nobody else's reach.",
         common
     ),
     setting!(
@@ -531,7 +531,16 @@ pub(crate) static TABLE: &[Setting] = &[
 ];
 
 /// Environment variables that begin like settings and mean something else.
-const OTHER_VARIABLES: &[&str] = &["CONFIG", "URL", "CA_FILE", "BUS_URL", "BUS_NAME", "BUS_KEY_FILE", "KEY_PASSPHRASE", "KNOWN_TRACKERS"];
+const OTHER_VARIABLES: &[&str] = &[
+    "CONFIG",
+    "URL",
+    "CA_FILE",
+    "BUS_URL",
+    "BUS_NAME",
+    "BUS_KEY_FILE",
+    "KEY_PASSPHRASE",
+    "KNOWN_TRACKERS",
+];
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
