@@ -49,7 +49,7 @@ struct Peer {
 
 enum Signer {
     Rsa(RsaKey),
-    Ed25519(SigningKey),
+    Ed25519(Box<SigningKey>),
 }
 
 impl Peer {
@@ -67,7 +67,7 @@ impl Peer {
                 let key = SigningKey::from_seed(rand::random());
                 Peer {
                     pem: Key::ed25519_pem(&key.public_key()),
-                    key: Signer::Ed25519(key),
+                    key: Signer::Ed25519(Box::new(key)),
                 }
             }
             other => panic!("no suite {other}: rsa or ed25519"),

@@ -119,14 +119,17 @@ impl Disk for Redb {
     }
 }
 
+/// Shelf, owner and number of a value.
+type Place = (u8, u64, u64);
+
 /// Values in memory, for a bus that keeps nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<BTreeMap<(u8, u64, u64), Arc<str>>>>);
+pub struct Memory(Arc<Mutex<BTreeMap<Place, Arc<str>>>>);
 
 impl Disk for Memory {
     fn load(&self) -> Result<Vec<Stored>, DiskError> {
         let values = self.0.lock();
-        let stored = |(key, value): (&(u8, u64, u64), &Arc<str>)| Stored {
+        let stored = |(key, value): (&Place, &Arc<str>)| Stored {
             shelf: key.0,
             key: (key.1, key.2),
             value: value.clone(),

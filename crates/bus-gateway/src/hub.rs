@@ -412,10 +412,7 @@ impl Hub {
                 continue;
             }
             peer.socket.data.resume();
-            loop {
-                let Some(peer) = state.peers.get_mut(&waiter) else {
-                    break;
-                };
+            while let Some(peer) = state.peers.get_mut(&waiter) {
                 if !peer.holds.is_empty() {
                     break;
                 }

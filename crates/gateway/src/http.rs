@@ -9,8 +9,7 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
-    console,
-    events, faucet, gate,
+    console, events, faucet, gate,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
     tracker,
@@ -93,12 +92,11 @@ async fn handle(
             ),
             None => not_found(),
         },
-        route if route.is_console() => {
-            console::handle(gateway, connection, route, request).await
-        }
+        route if route.is_console() => console::handle(gateway, connection, route, request).await,
         Route::OpenApi => json(StatusCode::OK, crate::OPENAPI.as_bytes()),
-        Route::Events => events::subscribe(gateway, request)
-            .unwrap_or_else(|Refused(reply)| *reply),
+        Route::Events => {
+            events::subscribe(gateway, request).unwrap_or_else(|Refused(reply)| *reply)
+        }
         Route::Faucet => {
             let query = request.uri().query().unwrap_or_default();
             faucet::answer(gateway, request.method(), query).await

@@ -178,10 +178,7 @@ impl Route {
 
     /// Whether it is a WebSocket through which the ledger is changed.
     pub(crate) const fn submits(self) -> bool {
-        matches!(
-            self,
-            Route::Submit | Route::Tracker | Route::TrackerSocket
-        )
+        matches!(self, Route::Submit | Route::Tracker | Route::TrackerSocket)
     }
 
     /// Whether it belongs to the web console: for that alone, and no part of any protocol.

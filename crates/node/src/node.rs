@@ -24,8 +24,7 @@ use crate::{
     control::Control,
     datadir::{DataDir, Lock},
     failure::{Exit, Failure},
-    faucet,
-    tracker,
+    faucet, tracker,
 };
 
 /// How often what the metrics recorder gathered is put in order, so that it does not grow between

@@ -86,7 +86,9 @@ fn announce(live: &LiveNode, out: Out) {
         text.push_str(&format!("\nbus      {url}"));
     }
     if let Some(key) = &listening.bus_key {
-        text.push_str(&format!("\nbus key  {key} (for every name, until this node stops)"));
+        text.push_str(&format!(
+            "\nbus key  {key} (for every name, until this node stops)"
+        ));
     }
     let also: Vec<_> = also
         .iter()

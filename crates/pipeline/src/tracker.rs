@@ -25,7 +25,7 @@ pub struct TrackerOptions {
 #[derive(Debug)]
 pub enum TrackerAnswer {
     /// It is sound and changes nothing: read and reply.
-    Query(Proven),
+    Query(Box<Proven>),
     /// It is recorded in a durable block.
     Recorded {
         /// The record of it.

@@ -212,7 +212,7 @@ fn prove(tools: &mut Tools, submissions: Vec<TrackerSubmission>, candidates: &mu
                 command: Box::new(command),
                 ticket,
             }),
-            Ok(query) => ticket.settle(TrackerAnswer::Query(query)),
+            Ok(query) => ticket.settle(TrackerAnswer::Query(Box::new(query))),
             Err(refusal) => ticket.settle(TrackerAnswer::Refused(refusal)),
         }
     }

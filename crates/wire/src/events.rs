@@ -272,7 +272,7 @@ fn append_keys(out: &mut Vec<u8>, keys: &[PublicKey]) {
 fn append_asset(out: &mut Vec<u8>, transaction: &Transaction) {
     out.extend_from_slice(b"{\"asset\":");
     append_hex(out, &transaction.asset().0);
-    if !transaction.consumed_assets().is_empty() {
+    if !transaction.consumed_assets().is_empty() && transaction.operation() != Operation::Transfer {
         out.extend_from_slice(b",\"consumed\":");
         append_list(out, transaction.consumed_assets(), |out, asset| {
             append_hex(out, &asset.0);

@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Instant};
 use daybook_ledger::{
     BlockTime, Position,
     tracker::{
-        Ask, Code, Entry, Fresh, Key, Payload, Proven, Query, Refusal, Request, command, reply,
+        Ask, Code, Entry, Fresh, Handshake, Key, Payload, Proven, Query, Refusal, Request, command,
+        reply,
     },
 };
 use daybook_pipeline::{TrackerAnswer, TrackerCaller};
@@ -149,6 +150,17 @@ impl Caller {
                 Err(refusal) => self.error(&refusal),
             }
         });
+    }
+
+    fn handshake(mut self, handshake: &Handshake) {
+        let (now, fresh) = (self.session.now(), handshake.fresh.as_ref());
+        match self.admit_fresh(&handshake.signer, fresh, now) {
+            Ok(()) => {
+                let tracker = self.session.tracker.clone();
+                self.reply(tracker.keys.handshake(self.signer));
+            }
+            Err(refusal) => self.error(&refusal),
+        }
     }
 
     fn query(mut self, query: Query) {
@@ -361,23 +373,15 @@ impl TrackerCaller for Caller {
                 caller.proven = caller.received.elapsed();
                 caller.recorded(&entry, position);
             }
-            TrackerAnswer::Query(Proven::Handshake(handshake)) => {
+            TrackerAnswer::Query(proven) => {
                 caller.proven = caller.received.elapsed();
-                let (now, fresh) = (caller.session.now(), handshake.fresh.as_ref());
-                match caller.admit_fresh(&handshake.signer, fresh, now) {
-                    Ok(()) => {
-                        let tracker = caller.session.tracker.clone();
-                        caller.reply(tracker.keys.handshake(caller.signer));
+                match *proven {
+                    Proven::Handshake(handshake) => caller.handshake(&handshake),
+                    Proven::Query(query) => caller.query(query),
+                    Proven::Command(_) => {
+                        caller.error(&Refusal::internal("a command was taken for a question"));
                     }
-                    Err(refusal) => caller.error(&refusal),
                 }
-            }
-            TrackerAnswer::Query(Proven::Query(query)) => {
-                caller.proven = caller.received.elapsed();
-                caller.query(query);
-            }
-            TrackerAnswer::Query(Proven::Command(_)) => {
-                caller.error(&Refusal::internal("a command was taken for a question"));
             }
         }
     }

@@ -435,8 +435,8 @@ impl Subscription {
             }
             None => return false,
         };
-        let mut past = past.chunks(PAST_RECORDS_AT_ONCE).map(<[u64]>::to_vec);
-        while let Some(numbers) = past.next() {
+        let past = past.chunks(PAST_RECORDS_AT_ONCE).map(<[u64]>::to_vec);
+        for numbers in past {
             let (own, last) = (self.clone(), numbers.last().copied().unwrap_or(to));
             let frames = match self.read(move || own.frames(&numbers)).await {
                 Some(Ok(frames)) => frames,

@@ -304,7 +304,7 @@ pub struct Peer {
 
 enum Signer {
     Rsa(RsaKey),
-    Ed25519(SigningKey),
+    Ed25519(Box<SigningKey>),
 }
 
 impl Peer {
@@ -312,7 +312,7 @@ impl Peer {
         let key = key(seed);
         Peer {
             pem: Key::ed25519_pem(&key.public_key()),
-            signer: Signer::Ed25519(key),
+            signer: Signer::Ed25519(Box::new(key)),
         }
     }
 

@@ -98,7 +98,7 @@ mod tests {
             "",
             "did:",
             "did:sov",
-            "J7CUQvLhdTVhye2SHg6w9",
+            "J7CUQvLhdTVhye2SHg6",
             "0",
             "J7CUQvLhdTVhye2SHg6w9K9",
         ] {

@@ -83,11 +83,7 @@ impl Shared {
 
 /// The first of these numbers of a run whose value is `beyond`, as all behind it are; their end when
 /// none is.
-fn first(
-    run: &Run,
-    numbers: Range<u64>,
-    beyond: impl Fn(u64) -> bool,
-) -> Result<u64, StoreError> {
+fn first(run: &Run, numbers: Range<u64>, beyond: impl Fn(u64) -> bool) -> Result<u64, StoreError> {
     let Range { mut start, mut end } = numbers;
     while start < end {
         let middle = start + (end - start) / 2;

@@ -8,12 +8,12 @@ mod query;
 mod stream;
 mod submit;
 
-pub(crate) use answer::{append_hex, append_number};
 pub use answer::{
     METHOD_NOT_ALLOWED, NOT_FOUND, SearchElement, append_exact_matches, append_id, append_output,
     append_search_elements, append_text, block_by_transaction, block_head, block_tail, error_body,
     status_committed, status_pending, status_rejected, validators,
 };
+pub(crate) use answer::{append_hex, append_number};
 pub use discovery::{Discovery, Endpoints};
 pub use parameters::{
     BlockParameters, Dialect, ListParameters, Mode, OutputParameters, SearchParameters,
