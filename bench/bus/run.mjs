@@ -2,7 +2,7 @@
 // Round trips over the bus against the same logic on node's socket.io and against nats-server, one after
 // the other on one machine: rate, p50, p99, and the broker's processor time for each call.
 //
-//   node bench/bus/run.mjs [--binary target/release/daybook] [--seconds 5] [--rounds 3] [--json]
+//   node bench/bus/run.mjs [--binary target/release/daybook] [--seconds 5] [--rounds 3] [--nats FILE] [--json]
 //
 // The load is one lean client for both buses (raw WebSocket frames), so that its own cost is small and the
 // same on both sides.
@@ -202,7 +202,7 @@ try {
     { name: 'daybook', bus: new Bus(listening.bus, listening.bus_key), pid: node.child.pid },
     { name: 'socket.io', bus: new Bus(JSON.parse(script.line).bus, 'bench'), pid: script.child.pid },
   ]
-  const nats = ['/usr/sbin/nats-server', '/usr/bin/nats-server'].find(existsSync)
+  const nats = [flag('nats', ''), '/usr/sbin/nats-server', '/usr/bin/nats-server'].find((path) => path && existsSync(path))
   if (nats) {
     const port = 20_000 + (process.pid % 20_000)
     const child = spawn(nats, ['-a', '127.0.0.1', '-p', String(port)], { stdio: 'ignore' })

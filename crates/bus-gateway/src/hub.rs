@@ -61,6 +61,8 @@ pub(crate) struct Hub {
     locals: Arc<Semaphore>,
     store: Sender<Write>,
     pub(crate) settings: Settings,
+    /// Where everything of the bus runs; events may come from other threads.
+    runtime: tokio::runtime::Handle,
     next_conn: AtomicU64,
 }
 
@@ -121,6 +123,7 @@ impl Hub {
         node: Option<Node>,
         store: Sender<Write>,
         stored: &[daybook_bus::Stored],
+        runtime: tokio::runtime::Handle,
     ) -> Result<Arc<Hub>, String> {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -152,6 +155,7 @@ impl Hub {
             locals: Arc::new(Semaphore::new(LOCALS_AT_ONCE)),
             store,
             settings,
+            runtime,
             next_conn: AtomicU64::new(1),
         }))
     }
@@ -167,12 +171,14 @@ impl Hub {
     }
 
     pub(crate) fn handle(self: &Arc<Hub>, event: Event<'_>) {
+        let _runtime = self.runtime.enter();
         let state = &mut *self.state.lock();
         state.bus.handle(self.now(), event);
         self.perform(state, None);
     }
 
     pub(crate) fn end(self: &Arc<Hub>) {
+        let _runtime = self.runtime.enter();
         let state = &mut *self.state.lock();
         state.bus.end();
         self.perform(state, None);
@@ -570,6 +576,7 @@ impl Hub {
 
     /// Ends every transport.
     pub(crate) fn close_all(&self) {
+        let _runtime = self.runtime.enter();
         for peer in self.state.lock().peers.values() {
             close(&peer.socket);
         }

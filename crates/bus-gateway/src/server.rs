@@ -26,7 +26,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::{Semaphore, watch},
+    runtime,
+    sync::{Semaphore, oneshot, watch},
     task::JoinHandle,
     time,
 };
@@ -58,6 +59,8 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 const FAREWELL_TIME: Duration = Duration::from_millis(300);
 /// How often a stopping bus looks whether everything is answered.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Threads for what blocks: key checks and reads of the ledger.
+const BLOCKING_THREADS_MAX: usize = 8;
 /// Writes that are flushed together at most.
 const WRITES_AT_ONCE: usize = 4_096;
 
@@ -78,7 +81,7 @@ pub struct Running {
     stop: watch::Sender<bool>,
     accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
-    writer: Option<thread::JoinHandle<()>>,
+    end: oneshot::Sender<()>,
 }
 
 struct Endpoint {
@@ -89,8 +92,11 @@ struct Endpoint {
     tls: Option<TlsAcceptor>,
 }
 
-/// Starts a bus. `node` gives it the ledger; without one it only routes. Must be called in a
-/// multi-threaded tokio runtime.
+/// Starts a bus. `node` gives it the ledger; without one it only routes. Must be called in a tokio
+/// runtime, in which the listeners were bound.
+///
+/// It runs on one thread of its own. A message's way is shorter than a wake-up of another thread would
+/// be, and however much it has to do, the ledger's threads do not notice.
 ///
 /// # Errors
 /// When the disk cannot be read, or the operating system starts no thread.
@@ -105,22 +111,37 @@ pub fn start(
     let stored = disk.load()?;
     let (writes, written) = crossbeam_channel::unbounded();
     let connections = Arc::new(Semaphore::new(settings.connections_max));
-    let hub = Hub::new(settings, keyring, node, writes, &stored).map_err(DiskError)?;
-    let runtime = tokio::runtime::Handle::current();
-    let writer = {
+    let system = |e: std::io::Error| DiskError(e.to_string());
+    let own = runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(system)?;
+    let runtime = own.handle().clone();
+    let (end, ended) = oneshot::channel::<()>();
+    thread::Builder::new()
+        .name("bus".to_owned())
+        .spawn(move || {
+            // Dropped or sent, it means the same.
+            let _ = own.block_on(ended);
+            own.shutdown_background();
+        })
+        .map_err(system)?;
+    let hub =
+        Hub::new(settings, keyring, node, writes, &stored, runtime.clone()).map_err(DiskError)?;
+    {
         let hub = Arc::downgrade(&hub);
         thread::Builder::new()
             .name("bus-store".to_owned())
             .spawn(move || {
-                let _runtime = runtime.enter();
                 write(disk, &written, &|ticket, ok| {
                     if let Some(hub) = hub.upgrade() {
                         hub.handle(Event::Stored { ticket, ok });
                     }
                 });
             })
-            .map_err(|e| DiskError(e.to_string()))?
-    };
+            .map_err(system)?;
+    }
     let sockets = Sockets::new(hub.clone());
     let engine = EngineIoService::with_config(sockets.clone(), engine_config(&hub.settings));
     let (stop, stopping) = watch::channel(false);
@@ -129,7 +150,7 @@ pub fn start(
         let loopback = listener
             .socket
             .local_addr()
-            .map_err(|e| DiskError(e.to_string()))?
+            .map_err(system)?
             .ip()
             .to_canonical()
             .is_loopback();
@@ -140,16 +161,22 @@ pub fn start(
             loopback,
             tls: listener.tls.map(TlsAcceptor::from),
         });
-        accepting.push(tokio::spawn(accept(
-            listener.socket,
+        // It is watched by the runtime that it was bound in, which is another one.
+        let socket = listener.socket.into_std().map_err(system)?;
+        let socket = {
+            let _runtime = runtime.enter();
+            TcpListener::from_std(socket).map_err(system)?
+        };
+        accepting.push(runtime.spawn(accept(
+            socket,
             endpoint,
             connections.clone(),
             stopping.clone(),
         )));
     }
     let tasks = vec![
-        tokio::spawn(hub.clone().run_timers()),
-        tokio::spawn(hub.clone().run_drained()),
+        runtime.spawn(hub.clone().run_timers()),
+        runtime.spawn(hub.clone().run_drained()),
     ];
     Ok((
         Handle(hub.clone()),
@@ -158,7 +185,7 @@ pub fn start(
             stop,
             accepting,
             tasks,
-            writer: Some(writer),
+            end,
         },
     ))
 }
@@ -180,9 +207,9 @@ impl Running {
         for task in self.accepting.drain(..).chain(self.tasks.drain(..)) {
             task.abort();
         }
-        // The writer ends when nobody can ask it for anything any more; what it was given before is
-        // flushed already, because whoever waited for it has been answered or refused.
-        drop(self.writer.take());
+        // What is left on the thread ends with it. The writer ends when nobody can ask it for anything
+        // any more; whoever waited for a write has been answered or refused.
+        let _ = self.end.send(());
     }
 }
 
