@@ -1,15 +1,15 @@
 //! Following the committed blocks: from memory near the head, from the store behind it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use daybook_ledger::Height;
 use daybook_store::{Store, StoreError, StoredBlock};
-use parking_lot::RwLock;
-use tokio::sync::watch;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OnceCell, watch};
 
 /// Streams that share encoded frames through [`Published::frames`].
 pub const STREAMS: usize = 5;
@@ -45,6 +45,7 @@ pub enum FollowError {
 /// The newest blocks, kept for followers.
 pub(crate) struct Hub {
     recent: RwLock<Recent>,
+    older: Mutex<Older>,
     announced: RwLock<Option<watch::Sender<Height>>>,
     bytes_max: usize,
 }
@@ -55,6 +56,27 @@ struct Recent {
     bytes: usize,
 }
 
+/// Blocks that were read from the store for followers behind the recent ones, each read and encoded once
+/// for all that come by within a while: followers that a burst leaves behind are behind together.
+#[derive(Default)]
+struct Older {
+    blocks: BTreeMap<Height, Reading>,
+    /// In the order in which they were asked for.
+    order: VecDeque<Height>,
+    bytes: usize,
+    /// Blocks published since a follower last asked here.
+    unasked: u32,
+}
+
+/// A block that is read by whoever comes first.
+type Reading = Arc<OnceCell<Arc<Published>>>;
+
+/// Blocks that are kept for followers behind the recent ones, however small they are.
+const OLDER_BLOCKS_MAX: usize = 4_096;
+
+/// Blocks published without anybody asking for an older one before these are let go.
+const UNASKED_BLOCKS_MAX: u32 = 256;
+
 impl Hub {
     /// Nothing kept yet; the store's newest block is at `head`.
     pub(crate) fn new(head: Height, bytes_max: usize) -> Hub {
@@ -64,6 +86,7 @@ impl Hub {
                 blocks: VecDeque::new(),
                 bytes: 0,
             }),
+            older: Mutex::default(),
             announced: RwLock::new(Some(watch::Sender::new(head))),
             bytes_max,
         }
@@ -85,6 +108,12 @@ impl Hub {
                 recent.bytes -= weight(&oldest.block);
             }
         }
+        drop(recent);
+        let mut older = self.older.lock();
+        older.unasked += 1;
+        if older.unasked > UNASKED_BLOCKS_MAX {
+            *older = Older::default();
+        }
     }
 
     /// Wakes followers that wait for `head`.
@@ -99,15 +128,69 @@ impl Hub {
         *self.announced.write() = None;
     }
 
-    fn recent(&self, height: Height) -> Option<Arc<Published>> {
+    /// The block, if it is in memory.
+    fn at_hand(&self, height: Height) -> Option<Arc<Published>> {
         let recent = self.recent.read();
-        let first = recent.blocks.front()?.block.block.header.height;
-        let place = usize::try_from(height.0.checked_sub(first.0)?).ok()?;
-        recent.blocks.get(place).cloned()
+        if height > recent.head {
+            return None;
+        }
+        let first = recent
+            .blocks
+            .front()
+            .map(|first| first.block.block.header.height);
+        match first.and_then(|first| height.0.checked_sub(first.0)) {
+            Some(place) => recent.blocks.get(usize::try_from(place).ok()?).cloned(),
+            None => {
+                drop(recent);
+                let mut older = self.older.lock();
+                older.unasked = 0;
+                older.blocks.get(&height)?.get().cloned()
+            }
+        }
+    }
+
+    /// Where a block that is not in memory is read, or being read.
+    fn reading(&self, height: Height) -> Reading {
+        let mut older = self.older.lock();
+        if let Some(reading) = older.blocks.get(&height) {
+            return reading.clone();
+        }
+        let reading = Reading::default();
+        older.blocks.insert(height, reading.clone());
+        older.order.push_back(height);
+        older.shrink(usize::MAX);
+        reading
+    }
+
+    /// Counts a block that was just read, and lets go of others for it.
+    fn keep_read(&self, height: Height, reading: &Reading) {
+        let mut older = self.older.lock();
+        let is_kept = older
+            .blocks
+            .get(&height)
+            .is_some_and(|kept| Arc::ptr_eq(kept, reading));
+        if let (true, Some(published)) = (is_kept, reading.get()) {
+            older.bytes += weight(&published.block);
+            older.shrink(self.bytes_max);
+        }
     }
 
     fn watch(&self) -> Option<watch::Receiver<Height>> {
         self.announced.read().as_ref().map(watch::Sender::subscribe)
+    }
+}
+
+impl Older {
+    fn shrink(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max || self.order.len() > OLDER_BLOCKS_MAX {
+            let Some(first) = self.order.pop_front() else {
+                return;
+            };
+            let reading = self.blocks.remove(&first);
+            if let Some(published) = reading.as_ref().and_then(|reading| reading.get()) {
+                self.bytes = self.bytes.saturating_sub(weight(&published.block));
+            }
+        }
     }
 }
 
@@ -154,15 +237,25 @@ impl Follower {
                 return Ok(published);
             }
             if self.next <= self.hub.head() {
-                let (store, height) = (self.store.clone(), self.next);
-                let read = tokio::task::spawn_blocking(move || store.block(height)).await;
-                let block = read.map_err(|_| FollowError::Stopped)??;
-                // A block at or below the head is in the store; the memory may have got it meanwhile.
-                if let Some(block) = block {
-                    self.next = self.next.next();
-                    return Ok(Arc::new(Published::new(block)));
+                let reading = self.hub.reading(self.next);
+                let mut first = false;
+                let read = reading.get_or_try_init(|| {
+                    first = true;
+                    let (store, height) = (self.store.clone(), self.next);
+                    async move {
+                        let read = tokio::task::spawn_blocking(move || store.block(height)).await;
+                        let block = read.map_err(|_| FollowError::Stopped)??;
+                        // A block at or below the head is in the store.
+                        let block = block.ok_or(FollowError::Stopped)?;
+                        Ok::<_, FollowError>(Arc::new(Published::new(block)))
+                    }
+                });
+                let published = read.await?.clone();
+                if first {
+                    self.hub.keep_read(self.next, &reading);
                 }
-                return Err(FollowError::Stopped);
+                self.next = self.next.next();
+                return Ok(published);
             }
             let announced = self.announced.as_mut().ok_or(FollowError::Stopped)?;
             announced.borrow_and_update();
@@ -178,7 +271,7 @@ impl Follower {
 
     /// The next block, if it is committed and still in memory; never waits.
     pub fn try_next(&mut self) -> Option<Arc<Published>> {
-        let published = self.hub.recent(self.next)?;
+        let published = self.hub.at_hand(self.next)?;
         self.next = self.next.next();
         Some(published)
     }

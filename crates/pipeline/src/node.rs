@@ -52,7 +52,8 @@ pub struct StartOptions {
     /// Bytes of transactions in one block; a single larger transaction has a block of its own.
     /// Flushes of 0.25 to 2 MiB are where a disk gives most.
     pub block_bytes_max: usize,
-    /// Bytes of recent blocks kept in memory for followers.
+    /// Bytes of recent blocks kept in memory for followers; as many again of older ones that followers
+    /// read from the store.
     pub recent_bytes_max: usize,
     /// What blocks are stamped with.
     pub clock: Arc<dyn Clock>,

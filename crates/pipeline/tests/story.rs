@@ -582,3 +582,38 @@ async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_deciding_all_it_
     ));
     stop(house.running).await;
 }
+
+#[tokio::test]
+async fn followers_that_are_behind_together_share_what_is_read_for_them() {
+    // Room for a few blocks in memory, and for as many older ones.
+    let house = house(|options| options.recent_bytes_max = 8 << 10);
+    for number in 0..20 {
+        assert!(matches!(
+            post(&house, &create(number)).await,
+            Outcome::Committed { .. }
+        ));
+    }
+    let (mut one, mut other) = (house.node.follow(Height(1)), house.node.follow(Height(1)));
+    assert!(one.try_next().is_none(), "the first block is not in memory");
+    let read = one.next().await.unwrap();
+    let shared = other.try_next().expect("it is by now");
+    assert!(Arc::ptr_eq(&read, &shared));
+    // Both go on to the end, whoever reads first.
+    let mut heights = Vec::new();
+    for _ in 1..20 {
+        let (read, shared) = tokio::join!(one.next(), other.next());
+        let (read, shared) = (read.unwrap(), shared.unwrap());
+        assert!(Arc::ptr_eq(&read, &shared), "one read serves both");
+        heights.push(read.block.block.header.height.0);
+    }
+    assert_eq!(heights, (2..=20).collect::<Vec<_>>());
+    // What nobody asks for is let go of.
+    for number in 20..320 {
+        assert!(matches!(
+            post(&house, &create(number)).await,
+            Outcome::Committed { .. }
+        ));
+    }
+    assert!(house.node.follow(Height(12)).try_next().is_none());
+    stop(house.running).await;
+}
