@@ -132,7 +132,14 @@ impl Cursor {
                 if self.held.is_none() && self.follower.behind() > 0 {
                     self.held = budget.hold_for_follower(CATCH_UP_BYTES).await;
                 }
-                self.follower.next().await?
+                match self.follower.try_next() {
+                    // Another follower has read it meanwhile.
+                    Some(block) => {
+                        self.held = None;
+                        block
+                    }
+                    None => self.follower.next().await?,
+                }
             }
         };
         if self.held.is_none() && !self.shares_frames {

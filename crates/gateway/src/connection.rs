@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -155,6 +156,18 @@ impl Socket {
         Socket {
             transport,
             connection,
+        }
+    }
+
+    /// Lets the kernel hold at most about `bytes` that it has not sent yet, so that what waits for a slow
+    /// reader waits where it is counted and shared.
+    pub(crate) fn limit_unsent(&self, bytes: u32) {
+        let stream = match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(bytes) {
+            tracing::debug!(%error, "the kernel holds as much as it likes");
         }
     }
 

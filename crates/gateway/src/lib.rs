@@ -20,6 +20,7 @@ mod reply;
 mod route;
 mod server;
 mod settings;
+mod streams;
 mod subscriber;
 mod tls;
 mod tracker;

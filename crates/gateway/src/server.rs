@@ -29,6 +29,7 @@ use crate::{
     http::answer,
     meters::Meters,
     rate::Rates,
+    streams::Streams,
     tracker::Tracker,
 };
 
@@ -98,6 +99,8 @@ pub(crate) struct Gateway {
     pub(crate) tracker: Option<Arc<Tracker>>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) rates: Option<Rates>,
+    /// Where streams are served.
+    pub(crate) streams: Streams,
     /// Memory for what is on its way in or out.
     pub(crate) budget: Budget,
     /// Turns at making lists.
@@ -145,7 +148,7 @@ pub(crate) async fn reached(watched: &mut watch::Receiver<Phase>, phase: Phase) 
 /// a multi-threaded tokio runtime.
 ///
 /// # Errors
-/// When a listener's own address cannot be read.
+/// When a listener's own address cannot be read, or no thread can be started.
 pub async fn serve(
     listeners: Vec<Listener>,
     node: Node,
@@ -176,6 +179,7 @@ pub async fn serve(
         tracker: settings.tracker.as_ref().map(Tracker::new),
         meters: Arc::new(Meters::new()),
         rates: settings.rate.map(Rates::new),
+        streams: Streams::start()?,
         budget: Budget::new(settings.buffer_bytes_max, settings.transaction_bytes_max),
         lists: Turns::new(settings.lists_per_address_max),
         phase,

@@ -23,6 +23,10 @@ use crate::{
 /// burst is one write, and little enough for thousands of subscribers that read nothing.
 const PENDING_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes that the kernel holds unsent for one subscriber: enough that the network never waits for us. It
+/// would take megabytes, for each of thousands, and drop what arrives once its memory for all is used up.
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
+
 /// Blocks behind the head from which a subscriber is told that it lags: more than a burst leaves.
 const LAGGING_BLOCKS: u64 = 64;
 
@@ -95,6 +99,7 @@ impl<F: Feed> Subscriber<F> {
         let Some((socket, input)) = opened(upgrade).await else {
             return;
         };
+        socket.limit_unsent(UNSENT_BYTES_MAX);
         let gateway = self.gateway.clone();
         let settings = &gateway.settings;
         let _present = gateway.meters.subscriber();

@@ -51,7 +51,7 @@ pub(super) fn subscribe(
         filter: parameters.filter,
     };
     let subscriber = Subscriber::new(gateway, feed, start, parameters.notices);
-    tokio::spawn(subscriber.serve(upgrade, follower));
+    gateway.streams.spawn(subscriber.serve(upgrade, follower));
     Ok(reply)
 }
 

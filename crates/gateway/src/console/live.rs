@@ -52,7 +52,7 @@ pub(super) fn subscribe(
     let (reply, upgrade) = handshake(&mut request)?;
     let follower = gateway.node.follow(start.height);
     let subscriber = Subscriber::new(gateway, Live, start, true);
-    tokio::spawn(subscriber.serve(upgrade, follower));
+    gateway.streams.spawn(subscriber.serve(upgrade, follower));
     Ok(reply)
 }
 

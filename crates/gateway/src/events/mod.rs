@@ -69,7 +69,7 @@ pub(crate) fn subscribe(
         filter: parameters.filter,
     };
     let subscriber = Subscriber::new(gateway, feed, start, parameters.notices);
-    tokio::spawn(subscriber.serve(upgrade, follower));
+    gateway.streams.spawn(subscriber.serve(upgrade, follower));
     Ok(reply)
 }
 
