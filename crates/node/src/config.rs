@@ -83,6 +83,7 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) requests: Option<Requests>,
     pub(crate) idle: Duration,
+    pub(crate) buffer_bytes: usize,
     pub(crate) pool_bytes: usize,
     pub(crate) pool_transactions: usize,
 }
@@ -192,6 +193,7 @@ impl Config {
                     }
                 },
                 idle: Duration::from_secs(within("limits.idle_seconds", 1, 86_400)? as u64),
+                buffer_bytes: within("limits.buffer_bytes", 1 << 20, 1 << 40)?,
                 pool_bytes: within("limits.pool_bytes", 1 << 20, 1 << 40)?,
                 pool_transactions: within("limits.pool_transactions", 1, 1 << 30)?,
             },

@@ -258,6 +258,12 @@ pub(crate) static TABLE: &[Setting] = &[
         "Seconds for which a connection without a request is kept."
     ),
     setting!(
+        "limits.buffer_bytes",
+        Kind::Count,
+        "268435456",
+        "Bytes of request bodies that are being read, of long answers, and of stream frames made for one reader alone, of all connections together; beyond it bodies are answered 503 and such readers wait."
+    ),
+    setting!(
         "limits.pool_bytes",
         Kind::Count,
         "67108864",
