@@ -100,7 +100,7 @@ impl Frontier {
     }
 
     /// The frontier with these parts; `None` when their number does not fit the size, or the size is
-    /// beyond [`SIZE_MAX`].
+    /// beyond `SIZE_MAX`.
     pub fn from_parts(size: u64, roots: Vec<Hash>) -> Option<Frontier> {
         let fits = size <= SIZE_MAX && size.count_ones() as usize == roots.len();
         fits.then_some(Frontier { size, roots })
