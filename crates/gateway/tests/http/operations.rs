@@ -545,12 +545,19 @@ fn bodies_of_all_connections_share_one_room_and_hear_when_it_is_taken() {
     assert!(lines[1].contains("\"busy\""), "{}", lines[1]);
     // And so does a socket, which ends there: it cannot know how its message would have begun.
     let mut third = Subscriber::open(node.api, SUBMIT).unwrap();
-    third
+    let written = third
         .0
         .get_mut()
-        .write_all(&masked(text_begins, &long[1..]))
-        .unwrap();
-    assert_eq!(third.close_code(), 1013);
+        .write_all(&masked(text_begins, &long[1..]));
+    // A socket that is closed while it is written to may lose the word of why.
+    let code = loop {
+        match third.0.read() {
+            Ok(Message::Close(frame)) => break frame.map(|frame| u16::from(frame.code)),
+            Ok(_) => {}
+            Err(_) => break None,
+        }
+    };
+    assert!(code.is_none_or(|code| code == 1013), "{code:?} {written:?}");
     // What is finished is answered and makes room.
     for socket in &mut unfinished {
         socket
