@@ -3,7 +3,7 @@
 //! ```text
 //! backup/
 //!   backup.json      what it is, and SHA-256 of every other file
-//!   node.key         0600: a secret
+//!   *.key            0600: every key of the node, of its blocks as of its tracker's tokens
 //!   genesis.json
 //!   daybook.toml     if there was one
 //!   ledger/          as in a data directory
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
     };
     drop(progress);
     let text = format!(
-        "backup of chain {} up to height {} in {} ({by}); it holds the node's private key",
+        "backup of chain {} up to height {} in {} ({by}); it holds the node's private keys",
         answer["chain"].as_str().unwrap_or_default(),
         answer["height"],
         to.display(),
@@ -130,11 +130,11 @@ fn fill(
     let ledger = into.join("ledger");
     make_dir(&ledger)?;
     let tip = store.backup(&ledger, progress)?;
-    for (file, mode) in [
-        ("node.key", 0o600),
-        ("genesis.json", 0o644),
-        (settings::FILE_NAME, 0o600),
-    ] {
+    for from in dir.key_files()? {
+        let name = from.file_name().expect("a file of a folder has a name");
+        copy(&from, &into.join(name), 0o600)?;
+    }
+    for (file, mode) in [("genesis.json", 0o644), (settings::FILE_NAME, 0o600)] {
         let from = dir.path().join(file);
         if from.exists() {
             copy(&from, &into.join(file), mode)?;

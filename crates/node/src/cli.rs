@@ -505,7 +505,7 @@ pub(crate) enum Config {
 #[derive(Debug, Args)]
 #[command(after_long_help = "EXAMPLES:
   daybook backup --data-dir /var/lib/daybook --to /backups/today
-A running node makes the copy itself and goes on working. The copy holds the node's private key.")]
+A running node makes the copy itself and goes on working. The copy holds the node's private keys.")]
 pub(crate) struct Backup {
     /// A folder that does not exist yet
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

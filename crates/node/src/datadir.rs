@@ -4,6 +4,8 @@
 //! daybook-data/          0700
 //!   lock                 held by the running node; its process id is inside
 //!   node.key             0600, the key that blocks are signed with
+//!   tracker-*.key        0600, the tracker's keys; token.key issues its tokens (`tracker`)
+//!   faucet.key           0600, of a development node
 //!   genesis.json         how the chain began
 //!   daybook.toml         settings
 //!   control.sock         0600, where the running node takes orders from its own machine
@@ -77,6 +79,21 @@ impl DataDir {
 
     pub(crate) fn node_key(&self) -> PathBuf {
         self.0.join("node.key")
+    }
+
+    /// Every key that the node has made for itself: they stand beside each other and end in `.key`, so
+    /// that a backup cannot leave one out. Without the tracker's, nobody can move what it owes.
+    pub(crate) fn key_files(&self) -> Result<Vec<PathBuf>, Failure> {
+        let system = |e: io::Error| Failure::system(self.0.display(), &e);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(system)? {
+            let path = entry.map_err(system)?.path();
+            if path.extension().is_some_and(|end| end == "key") && path.is_file() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
     }
 
     /// What the service bus keeps.

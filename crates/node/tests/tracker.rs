@@ -146,6 +146,23 @@ fn a_tracker_without_its_keys_is_not_begun_anew_and_may_be_switched_off() {
 }
 
 #[test]
+fn a_restored_backup_holds_the_keys_of_all_that_the_tracker_owes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (dir, backup, restored) = (path("data"), path("backup"), path("restored"));
+    let node = Node::start(Path::new(&dir));
+    let before = info(&node);
+    daybook(&["backup", "--data-dir", &dir, "--to", &backup]).ok();
+    assert_eq!(node.stop().code(), Some(0));
+    daybook(&["restore", "--from", &backup, "--data-dir", &restored]).ok();
+    // It would refuse to go on with other keys than those that the ledger names.
+    let node = Node::start(Path::new(&restored));
+    for member in ["pem", "keys", "token", "holder", "wallet", "head"] {
+        assert_eq!(info(&node)[member], before[member], "{member}");
+    }
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data").display().to_string();
