@@ -47,8 +47,16 @@ MUST_NOT_REACH = {
         "daybook-wire", "daybook-gateway", "daybook-client", "hyper", "axum", "http",
     ],
     "daybook-gateway": ["daybook-order@direct", "daybook-client", "memmap2@direct", "rustix@direct"],
+    "daybook-bus": ["daybook-*", "tokio", "rand", "getrandom", "tracing", "chrono", "time"],
+    "daybook-bus-gateway": [
+        "daybook-order@direct", "daybook-gateway", "daybook-client", "daybook-machine",
+    ],
     "daybook-client": [
         "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway",
+    ],
+    "daybook-machine": [
+        "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway",
+        "daybook-bus-gateway",
     ],
 }
 
