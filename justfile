@@ -38,13 +38,19 @@ conformance *suites:
     cargo build --locked -p daybook
     conformance/run {{ suites }}
 
-# Every measurement of docs/performance.md, against its peers
-bench:
-    bench/run
+# Measurements of docs/performance.md, against their peers: all, or those named (bench/run --help)
+bench *names:
+    bench/run {{ names }}
 
 # The same with small numbers, to see that it works
-bench-quick:
-    bench/run --quick
+bench-quick *names:
+    bench/run --quick {{ names }}
+
+# Hundreds of services call each other over the bus while some are killed
+soak minutes="10":
+    cargo build --release --locked -p daybook
+    conformance/run bus-node
+    node bench/bus/soak.mjs --minutes {{ minutes }}
 
 # One fuzz target for some seconds (needs a nightly toolchain and cargo-fuzz)
 fuzz target seconds="60":
@@ -54,11 +60,18 @@ fuzz target seconds="60":
 deny:
     cargo deny --all-features check
 
-# Kill a node at random moments, again and again
-crash rounds="500":
+# Kill a node at random moments, again and again: under transfers, and under payment channels
+crash rounds="500" tracker_rounds="200":
     CRASH_ROUNDS={{ rounds }} cargo test --locked -p daybook --test crash -- --nocapture
+    CRASH_ROUNDS={{ tracker_rounds }} cargo test --locked -p daybook --test tracker -- --nocapture
 
-# What takes too long for every change: supply chain, 500 crash rounds, a minute for each fuzz target
-nightly: deny crash
+# The real books beside naive ones, at length
+models operations="1000000":
+    REFERENCE_TRANSACTIONS={{ operations }} cargo test --release --locked -p daybook-pipeline --test reference -- --nocapture
+    TRACKER_MODEL_OPERATIONS={{ operations }} cargo test --release --locked -p daybook-ledger --test tracker_model -- --nocapture
+    cargo test --release --locked -p daybook-ledger --test consortium_model -- --nocapture
+
+# What takes too long for every change: supply chain, models at length, hundreds of kills, a minute of each fuzz target
+nightly: deny models crash soak
     for target in $(cd fuzz && cargo +nightly fuzz list); do just fuzz "$target" 60; done
     ./test
