@@ -183,6 +183,11 @@ impl Client {
         Token::from_file(path)
     }
 
+    /// How long the fate of a submission is looked for.
+    pub(crate) fn settle(&self) -> Duration {
+        self.settle
+    }
+
     /// The node's address.
     pub fn endpoint(&self) -> &Endpoint {
         self.http.endpoint()

@@ -26,12 +26,16 @@ mod answer;
 mod bulk;
 pub mod bus;
 mod client;
+pub mod consortium;
 mod endpoint;
 mod error;
 mod events;
 mod follow;
 mod http;
+mod machines;
 mod model;
+mod place;
+mod socket;
 mod token;
 pub mod tracker;
 mod transport;
@@ -42,9 +46,10 @@ pub use client::{Client, ClientBuilder, Submission};
 pub use endpoint::{Endpoint, NotAnEndpoint};
 pub use error::{Error, Refusal};
 pub use events::{BookEvent, EventFilter, Events};
-pub use follow::{Cursor, Event, Filter, Follow, From, NotACursor};
+pub use follow::{Event, Filter, Follow};
 pub use model::{
     Acknowledge, Answer, Block, Fate, Frame, Hit, Mode, Receipt, Status, Stream, Validator,
     ValidatorKey,
 };
+pub use place::{Cursor, From, NotACursor};
 pub use token::Token;
