@@ -9,7 +9,9 @@ use aws_lc_rs::digest::{SHA3_256, SHA256, digest};
 
 use bytes::Bytes;
 
-use crate::{PublicKey, SigningKey, Transaction, TransactionId, Verified, merkle, tracker};
+use crate::{
+    PublicKey, SigningKey, Transaction, TransactionId, Verified, consortium, merkle, tracker,
+};
 
 /// The first byte of every encoded genesis and header.
 pub const FORMAT: u8 = 1;
@@ -94,6 +96,8 @@ pub enum Entry {
     Asset(Arc<Verified<Transaction>>),
     /// Of the wallet tracker.
     Tracker(Arc<tracker::Entry>),
+    /// Of the consortium's book.
+    Consortium(consortium::Entry),
 }
 
 /// A block. Every entry in it applies cleanly in order; losers are not part of blocks.
@@ -336,6 +340,7 @@ impl Entry {
         match self {
             Entry::Asset(transaction) => transaction.id(),
             Entry::Tracker(entry) => entry.id(),
+            Entry::Consortium(entry) => entry.id(),
         }
     }
 
@@ -344,6 +349,7 @@ impl Entry {
         match self {
             Entry::Asset(transaction) => transaction.canonical(),
             Entry::Tracker(entry) => entry.text(),
+            Entry::Consortium(entry) => entry.text(),
         }
     }
 
@@ -351,7 +357,7 @@ impl Entry {
     pub fn as_asset(&self) -> Option<&Arc<Verified<Transaction>>> {
         match self {
             Entry::Asset(transaction) => Some(transaction),
-            Entry::Tracker(_) => None,
+            Entry::Tracker(_) | Entry::Consortium(_) => None,
         }
     }
 }
@@ -365,6 +371,12 @@ impl From<Arc<Verified<Transaction>>> for Entry {
 impl From<Arc<tracker::Entry>> for Entry {
     fn from(entry: Arc<tracker::Entry>) -> Entry {
         Entry::Tracker(entry)
+    }
+}
+
+impl From<consortium::Entry> for Entry {
+    fn from(entry: consortium::Entry) -> Entry {
+        Entry::Consortium(entry)
     }
 }
 

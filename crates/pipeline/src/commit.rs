@@ -115,6 +115,7 @@ impl Committer {
                     ticket.settle(outcome);
                 }
                 Answer::Tracker(ticket, answer) => self.shared.queue.answer(ticket, answer),
+                Answer::Consortium(ticket, answer) => ticket.settle(answer),
                 // Who asked may have gone.
                 Answer::Configured(done) => drop(done.send(())),
             }

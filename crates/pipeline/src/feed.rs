@@ -6,11 +6,11 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use daybook_ledger::{Transaction, Verified, tracker};
+use daybook_ledger::{Transaction, Verified, consortium, tracker};
 use daybook_order::Feed;
 use tokio::sync::oneshot;
 
-use crate::{submission::Ticket, tracker::TrackerTicket};
+use crate::{consortium::ConsortiumTicket, submission::Ticket, tracker::TrackerTicket};
 
 /// What waits for its block.
 pub(crate) enum Candidate {
@@ -23,6 +23,11 @@ pub(crate) enum Candidate {
     Tracker {
         command: Box<tracker::Command>,
         ticket: TrackerTicket,
+    },
+    /// A proven request to the consortium's book.
+    Consortium {
+        command: Box<consortium::Command>,
+        ticket: ConsortiumTicket,
     },
     /// How the tracker runs from now on.
     Configure {
@@ -39,6 +44,7 @@ impl Candidate {
         match self {
             Candidate::Asset { transaction, .. } => transaction.canonical().len(),
             Candidate::Tracker { ticket, .. } => ticket.bytes,
+            Candidate::Consortium { ticket, .. } => ticket.bytes,
             Candidate::Configure { .. } | Candidate::Tick => 0,
         }
     }

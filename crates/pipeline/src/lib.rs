@@ -8,6 +8,7 @@
 
 mod clock;
 mod commit;
+mod consortium;
 mod feed;
 mod follow;
 mod machine;
@@ -19,6 +20,7 @@ mod tracker;
 mod verify;
 
 pub use clock::{Clock, SystemClock};
+pub use consortium::ConsortiumAnswer;
 pub use follow::{FollowError, Follower, Published, STREAMS};
 pub use mailbox::{Outcomes, Submitter};
 pub use node::{Node, Running, StartOptions, Status, start};

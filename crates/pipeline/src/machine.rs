@@ -7,6 +7,7 @@ use daybook_ledger::{
     BlockTime, Changes, Draft, DraftError, Operation, OutputRef, Overlay, Position, Rejection,
     RejectionClass, SigningKey, Transaction, TransactionId, Unspent, Verified, View,
     block::{Block, Entry, Height, Parent},
+    consortium,
     tracker::{self, Book, Decision, Meets, PayoutPlan},
     verify_signatures,
 };
@@ -15,8 +16,9 @@ use daybook_store::{Allowance, CommittedView, Rejected, StoreError, StoredBlock,
 use tokio::sync::oneshot;
 
 use crate::{
-    Clock, Outcome,
+    Clock, ConsortiumAnswer, Outcome,
     commit::Committer,
+    consortium::ConsortiumTicket,
     feed::Candidate,
     node::Shared,
     submission::{Door, Ticket},
@@ -31,12 +33,20 @@ const APPLY_CANDIDATES_MAX: usize = 128;
 /// parents, or the parents of 4,096 ordinary transactions.
 const HISTORY_BYTES_MAX: u64 = 16 << 20;
 
-/// Tracker records that one expiry entry holds.
-const EXPIRY_RECORDS_MAX: usize = 1_024;
+/// Tracker records that one expiry entry holds: 48 KB at the most. Whoever asks for one channel that ended
+/// in it makes the node read all of it, again and again.
+const EXPIRY_RECORDS_MAX: usize = 32;
 
-/// Expiry entries in one block, so that a block stays small however much falls due at once. Nothing
-/// else is decided before all that is due is done.
-const EXPIRY_ENTRIES_MAX: usize = 8;
+/// Expiry entries of the tracker in one block, so that a block stays below 3 MB or so however much falls
+/// due at once. Nothing else is decided before all that is due is done.
+const EXPIRY_ENTRIES_MAX: usize = 64;
+
+/// Expiry entries of the consortium in one block.
+const CONSORTIUM_EXPIRY_ENTRIES_MAX: usize = 8;
+
+/// Proposals of the consortium that one expiry entry closes: each names whoever is missing, and may bring
+/// the next in its queues to its turn, so that an entry stays below a megabyte or so.
+const EXPIRY_PROPOSALS_MAX: usize = 64;
 
 /// A block and what follows from it.
 pub(crate) struct Built {
@@ -51,6 +61,7 @@ pub(crate) struct Built {
 pub(crate) enum Answer {
     Asset(TransactionId, Ticket, Outcome),
     Tracker(TrackerTicket, TrackerAnswer),
+    Consortium(ConsortiumTicket, ConsortiumAnswer),
     Configured(oneshot::Sender<()>),
 }
 
@@ -66,6 +77,8 @@ pub(crate) struct LedgerMachine {
     in_flight: VecDeque<InFlight>,
     /// The tracker's book after every block built so far.
     tracker: Book,
+    /// The consortium's book after every block built so far.
+    consortium: consortium::Book,
 }
 
 struct InFlight {
@@ -80,6 +93,8 @@ struct Building {
     entries: Vec<Entry>,
     answers: Vec<Answer>,
     refused: Vec<Refused>,
+    /// Requests to the consortium's book that were recorded before, and the entries of the first time.
+    repeated: Vec<(ConsortiumTicket, Arc<consortium::Entry>)>,
 }
 
 /// An asset transaction that lost.
@@ -91,7 +106,7 @@ struct Refused {
     repeated: bool,
 }
 
-/// The tracker's rules were broken by an entry that they let pass.
+/// A book's rules were broken by an entry that they let pass.
 struct Broken;
 
 /// The committed state with the blocks in flight on top.
@@ -145,6 +160,7 @@ impl LedgerMachine {
         parent: Parent,
     ) -> LedgerMachine {
         let tracker = shared.store.tracker(Book::clone);
+        let consortium = shared.store.consortium(consortium::Book::clone);
         LedgerMachine {
             shared,
             committer,
@@ -154,6 +170,7 @@ impl LedgerMachine {
             parent,
             in_flight: VecDeque::new(),
             tracker,
+            consortium,
         }
     }
 
@@ -168,6 +185,7 @@ impl LedgerMachine {
         }
         // Readers of the store find there what was closed up to here.
         self.tracker.forget(published);
+        self.consortium.forget(published);
     }
 
     /// Where a transaction stands that was committed already, be it in the block under construction.
@@ -194,9 +212,24 @@ impl LedgerMachine {
         }
     }
 
-    /// Does what is due in the tracker's book: no command sees an object past its lock as open. False
-    /// when more is due than one block takes.
+    /// Does what is due in the books: no request sees as open what is past its time. False when more is
+    /// due than one block takes.
     fn expire(&mut self, building: &mut Building) -> Result<bool, Broken> {
+        Ok(self.expire_tracker(building)? & self.expire_consortium(building)?)
+    }
+
+    fn expire_consortium(&mut self, building: &mut Building) -> Result<bool, Broken> {
+        for _ in 0..CONSORTIUM_EXPIRY_ENTRIES_MAX {
+            let Some(entry) = self.consortium.due(building.time, EXPIRY_PROPOSALS_MAX) else {
+                return Ok(true);
+            };
+            self.record_consortium(entry, building)?;
+        }
+        let next = self.consortium.next_due();
+        Ok(next.is_none_or(|next| next > building.time))
+    }
+
+    fn expire_tracker(&mut self, building: &mut Building) -> Result<bool, Broken> {
         for _ in 0..EXPIRY_ENTRIES_MAX {
             let Some(entry) = self.tracker.due(building.time, EXPIRY_RECORDS_MAX) else {
                 return Ok(true);
@@ -220,6 +253,74 @@ impl LedgerMachine {
         let entry = Arc::new(entry);
         building.entries.push(Entry::Tracker(entry.clone()));
         Ok(entry)
+    }
+
+    /// Appends an entry of the consortium's book to the block.
+    fn record_consortium(
+        &mut self,
+        entry: consortium::Entry,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        if let Err(violation) = self.consortium.record(&entry, building.height) {
+            self.shared.fail(&violation.to_string());
+            return Err(Broken);
+        }
+        building.entries.push(Entry::Consortium(entry));
+        Ok(())
+    }
+
+    fn decide_consortium(
+        &mut self,
+        command: &consortium::Command,
+        ticket: ConsortiumTicket,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        let shared = self.shared.clone();
+        let history = shared.store.consortium_history();
+        let decision = self.consortium.decide(command, building.time, &history);
+        if let Some(error) = history.failure() {
+            tracing::warn!(%error, "a request to the consortium's book was not decided");
+            let answer = ConsortiumAnswer::Busy;
+            building.answers.push(Answer::Consortium(ticket, answer));
+            return Ok(());
+        }
+        let answer = match decision {
+            Ok(consortium::Decision::Entry(entry)) => {
+                let position = building.next_position();
+                self.record_consortium(entry.clone(), building)?;
+                ConsortiumAnswer::Recorded {
+                    entry,
+                    position,
+                    repeated: false,
+                }
+            }
+            Ok(consortium::Decision::Repeat(first)) => {
+                building.repeated.push((ticket, first));
+                return Ok(());
+            }
+            Err(refusal) => ConsortiumAnswer::Refused(refusal),
+        };
+        building.answers.push(Answer::Consortium(ticket, answer));
+        Ok(())
+    }
+
+    /// Answers those whose requests were recorded before.
+    fn answer_repeated(&self, building: &mut Building) {
+        for (ticket, first) in std::mem::take(&mut building.repeated) {
+            let answer = match self.place_of(&first.id(), building) {
+                Ok(Some(position)) => ConsortiumAnswer::Recorded {
+                    entry: consortium::Entry::clone(&first),
+                    position,
+                    repeated: true,
+                },
+                Ok(None) => ConsortiumAnswer::Busy,
+                Err(error) => {
+                    put_off(&first.id(), &Withheld::Unreadable(error));
+                    ConsortiumAnswer::Busy
+                }
+            };
+            building.answers.push(Answer::Consortium(ticket, answer));
+        }
     }
 
     fn decide_asset<V: View>(
@@ -416,6 +517,9 @@ impl LedgerMachine {
                         drop(view.committed.withheld());
                         decided
                     }
+                    Candidate::Consortium { command, ticket } => {
+                        self.decide_consortium(&command, ticket, building)
+                    }
                     Candidate::Configure { settings, done } => {
                         let entry = self.tracker.configure(*settings, building.time);
                         building.answers.push(Answer::Configured(done));
@@ -477,10 +581,7 @@ fn put_off(id: &TransactionId, why: &Withheld) {
 
 /// Whether a decision on it depends on history, and not only the name of its refusal.
 pub(crate) fn depends_on_history(transaction: &Transaction) -> bool {
-    matches!(
-        transaction.operation(),
-        Operation::Compose | Operation::Decompose
-    )
+    transaction.operation() == Operation::Decompose
 }
 
 impl Machine for LedgerMachine {
@@ -495,6 +596,7 @@ impl Machine for LedgerMachine {
             entries: Vec::with_capacity(candidates.len()),
             answers: Vec::with_capacity(candidates.len()),
             refused: Vec::new(),
+            repeated: Vec::new(),
         };
         let Ok(changes) = self.decide(candidates, &mut building) else {
             // The node has failed: the answers are dropped, which tells their submitters, and the
@@ -507,6 +609,7 @@ impl Machine for LedgerMachine {
             });
         };
         let rejected = self.refuse(&mut building);
+        self.answer_repeated(&mut building);
         let Building {
             time,
             entries,

@@ -14,6 +14,7 @@ use daybook_ledger::{
     BlockTime, Height, IdHash, Position, Rejection, RejectionClass, Rules, SigningKey,
     TransactionId,
     block::Parent,
+    consortium,
     tracker::{Book, Request, Settings},
 };
 use daybook_order::Solo;
@@ -22,8 +23,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Clock, Follower, Outcomes, Submitter, SystemClock,
+    Clock, ConsortiumAnswer, Follower, Outcomes, Submitter, SystemClock,
     commit::Committer,
+    consortium::{ConsortiumSubmission, ConsortiumTicket},
     feed::{self, BlockLimits},
     follow::Hub,
     machine::LedgerMachine,
@@ -59,6 +61,8 @@ pub struct StartOptions {
     pub clock: Arc<dyn Clock>,
     /// The tracker, if one runs here.
     pub tracker: Option<TrackerOptions>,
+    /// Whether requests to the consortium's book are taken.
+    pub consortium: bool,
 }
 
 impl StartOptions {
@@ -75,6 +79,7 @@ impl StartOptions {
             recent_bytes_max: 16 << 20,
             clock: Arc::new(SystemClock),
             tracker: None,
+            consortium: true,
         }
     }
 }
@@ -114,6 +119,7 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     runs_tracker: bool,
+    runs_consortium: bool,
     failure: OnceLock<String>,
     failed: watch::Sender<bool>,
 }
@@ -143,6 +149,7 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
         store,
         clock: options.clock.clone(),
         runs_tracker: options.tracker.is_some(),
+        runs_consortium: options.consortium,
         failure: OnceLock::new(),
         failed: watch::Sender::new(false),
     });
@@ -187,7 +194,7 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
     // The commit thread goes on until the orderer hangs up its end of the channel, which it does by
     // ending; the committer itself, which is shared, must not hold it open.
     let (order_done, order_ended) = crossbeam_channel::bounded::<()>(0);
-    if options.tracker.is_some() {
+    if options.tracker.is_some() || options.consortium {
         let (shared, order_ended) = (shared.clone(), order_ended.clone());
         spawn("expire", Box::new(move || expire(&shared, &order_ended)))?;
     }
@@ -263,6 +270,34 @@ impl Node {
         Ok(())
     }
 
+    /// Asks for a change of the consortium's book, and waits until it is on disk. A caller that leaves does
+    /// not stop its request.
+    pub async fn ask_consortium(&self, request: consortium::Request) -> ConsortiumAnswer {
+        if !self.shared.runs_consortium {
+            return ConsortiumAnswer::Off;
+        }
+        let bytes = request.text.len();
+        let permit = match self.shared.pool.try_enter(bytes) {
+            Ok(permit) => permit,
+            Err(NoRoom::Full) => return ConsortiumAnswer::Busy,
+            Err(NoRoom::Closed) => return ConsortiumAnswer::Stopped,
+        };
+        let (reply, answer) = oneshot::channel();
+        let ticket = ConsortiumTicket {
+            reply,
+            permit,
+            bytes,
+        };
+        let work = Work::Consortium(ConsortiumSubmission { request, ticket });
+        self.shared.queue.push([work]);
+        answer.await.unwrap_or(ConsortiumAnswer::Stopped)
+    }
+
+    /// Whether requests to the consortium's book are taken.
+    pub fn runs_consortium(&self) -> bool {
+        self.shared.runs_consortium
+    }
+
     /// Makes the tracker run by `settings` from now on; returns when that is durable. False when the
     /// node stopped before.
     pub async fn configure_tracker(&self, settings: Settings) -> bool {
@@ -272,7 +307,7 @@ impl Node {
         durable.await.is_ok()
     }
 
-    /// Does what is due in the tracker's book, in a block of its own if nothing else waits. The node
+    /// Does what is due in the tracker's and the consortium's books, in a block of its own if nothing else waits. The node
     /// sees to it by itself; tests that set the clock need not wait for that.
     pub fn tick(&self) {
         self.shared.queue.push([Work::Tick]);
@@ -391,13 +426,15 @@ impl Shared {
     }
 }
 
-/// How often the tracker's book is looked at for what is due.
+/// How often the books are looked at for what is due.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Asks for a block whenever something is due in the tracker's book, so that the log is prompt.
+/// Asks for a block whenever something is due in a book, so that the log is prompt.
 fn expire(shared: &Shared, order_ended: &Receiver<()>) {
     while order_ended.recv_timeout(EXPIRY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-        let due = shared.store.tracker(Book::next_due);
+        let tracker = shared.store.tracker(Book::next_due);
+        let consortium = shared.store.consortium(consortium::Book::next_due);
+        let due = [tracker, consortium].into_iter().flatten().min();
         if due.is_some_and(|due| due <= shared.clock.now()) {
             shared.queue.push([Work::Tick]);
         }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use daybook_ledger::{
-    Parser, Rules, SignatureChecker, Transaction, decide, decide_unproven,
+    Parser, Rules, SignatureChecker, Transaction, consortium, decide, decide_unproven,
     tracker::{Proven, Prover, Settings},
 };
 use daybook_store::Allowance;
@@ -12,7 +12,8 @@ use rand::rngs::StdRng;
 use tokio::sync::oneshot;
 
 use crate::{
-    TrackerAnswer, TrackerOptions,
+    ConsortiumAnswer, TrackerAnswer, TrackerOptions,
+    consortium::ConsortiumSubmission,
     feed::{Batch, Candidate, FeedSender},
     machine::{depends_on_history, unread},
     node::Shared,
@@ -47,6 +48,8 @@ pub(crate) enum Work {
     Tracker(TrackerSubmission),
     /// Answers one, which takes a signature.
     Answer(TrackerTicket, TrackerAnswer),
+    /// Proves a request to the consortium's book.
+    Consortium(ConsortiumSubmission),
     /// Lets the tracker's settings through, in their place among the rest.
     Configure(Box<Settings>, oneshot::Sender<()>),
     /// Lets a tick through.
@@ -149,6 +152,7 @@ struct Tools {
     random: StdRng,
     /// `None` where no tracker runs.
     prover: Option<Prover>,
+    consortium: consortium::Prover,
 }
 
 /// One verifier's life.
@@ -165,6 +169,7 @@ pub(crate) fn run(
         // the operating system.
         random: rand::make_rng(),
         prover: tracker.map(|options| Prover::new(options.suites, options.ids.clone())),
+        consortium: consortium::Prover::new(shared.store.genesis()),
     };
     while let Some((number, work)) = shared.queue.take() {
         let candidates = work_off(shared, &mut tools, work);
@@ -185,6 +190,7 @@ fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidat
             Work::Asset(submission) => submissions.push(submission),
             Work::Tracker(submission) => requests.push(submission),
             Work::Answer(ticket, answer) => ticket.settle(answer),
+            Work::Consortium(submission) => others.extend(prove_consortium(tools, submission)),
             Work::Configure(settings, done) => others.push(Candidate::Configure { settings, done }),
             Work::Tick => others.push(Candidate::Tick),
         }
@@ -193,6 +199,21 @@ fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidat
     prove(tools, requests, &mut candidates);
     candidates.append(&mut others);
     candidates
+}
+
+/// Proves a request to the consortium's book; one that is refused is answered at once.
+fn prove_consortium(tools: &mut Tools, submission: ConsortiumSubmission) -> Option<Candidate> {
+    let ConsortiumSubmission { request, ticket } = submission;
+    match tools.consortium.prove(request) {
+        Ok(command) => Some(Candidate::Consortium {
+            command: Box::new(command),
+            ticket,
+        }),
+        Err(refusal) => {
+            ticket.settle(ConsortiumAnswer::Refused(refusal));
+            None
+        }
+    }
 }
 
 /// Proves requests to the tracker. Commands go on to their block, everything else is answered.

@@ -11,7 +11,10 @@ use daybook_ledger::{
     BlockTime, Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent,
     Verified, View,
     block::{Block, BlockHash, Entry, Genesis, HEADER_BYTES, Header, Parent},
-    tracker::{self, Decision, EntryKind, History, IndexKey, Proven, Prover, Settings, Suites},
+    consortium,
+    tracker::{
+        self, Decision, EntryKind, History, IndexKey, Meets, Proven, Prover, Settings, Suites,
+    },
     verify_signatures,
 };
 
@@ -241,6 +244,7 @@ struct Check<'c> {
     parser: Parser,
     view: NaiveView<'c>,
     tracker: NaiveTracker<'c>,
+    consortium: NaiveConsortium<'c>,
     parent: Parent,
     /// False from the first damage on: the state is not known any more.
     state_known: bool,
@@ -274,6 +278,13 @@ impl<'c> Check<'c> {
                 log,
                 book: tracker::Book::default(),
                 newest: BTreeMap::new(),
+                signatures: options.signatures,
+            },
+            consortium: NaiveConsortium {
+                log,
+                book: consortium::Book::default(),
+                newest: BTreeMap::new(),
+                prover: consortium::Prover::new(genesis),
                 signatures: options.signatures,
             },
             view: NaiveView {
@@ -451,6 +462,10 @@ impl<'c> Check<'c> {
                     let entry = tracker::Entry::read(text).map_err(|e| wrong(e.to_string()))?;
                     entries.push(Some(Entry::Tracker(Arc::new(entry))));
                 }
+                Text::Consortium(text) => {
+                    let entry = consortium::Entry::read(text).map_err(|e| wrong(e.to_string()))?;
+                    entries.push(Some(Entry::Consortium(entry)));
+                }
             }
         }
         let (places, transactions): (Vec<u32>, Vec<Transaction>) = transactions.into_iter().unzip();
@@ -527,20 +542,26 @@ impl<'c> Check<'c> {
             for (index, entry) in (0..).zip(&block.entries) {
                 let applied = match entry {
                     Entry::Asset(transaction) => {
+                        let next = block.entries.get(index as usize + 1);
+                        let met = self.tracker.meet(transaction, next);
                         let applied = overlay.apply(transaction.clone());
-                        applied.map_err(|rejection| rejection.to_string())
+                        applied.map_err(|rejection| rejection.to_string()).and(met)
                     }
                     Entry::Tracker(entry) => self.tracker.follow(entry, before, header),
+                    Entry::Consortium(entry) => self.consortium.follow(entry, header),
                 };
                 before = entry.as_asset();
                 if let Err(why) = applied {
                     wrong.push((0, format!("transaction {index} does not apply: {why}")));
                 }
-                if let Entry::Tracker(entry) = entry {
-                    self.tracker.remember(entry, place, index);
+                match entry {
+                    Entry::Asset(_) => {}
+                    Entry::Tracker(entry) => self.tracker.remember(entry, place, index),
+                    Entry::Consortium(entry) => self.consortium.remember(entry, place, index),
                 }
             }
             self.tracker.book.forget(header.height);
+            self.consortium.book.forget(header.height);
             let changes = overlay.into_changes();
             self.view.follow(block, place, &changes);
             self.report.tip = Tip {
@@ -624,13 +645,16 @@ impl<'c> Check<'c> {
         }
         if header.start.tip.height == height {
             let (_, file) = checkpoint::read_header(&point.path, self.log.disk())?;
-            let (table, tracker) = checkpoint::load(&point.path, &header, &*file)?;
-            if tracker.encode() != self.tracker.book.encode() {
-                return Err(StoreError::damaged(
-                    &point.path,
-                    0,
-                    "the checkpoint has another tracker's book than the log gives",
-                ));
+            let (table, books) = checkpoint::load(&point.path, &header, &*file)?;
+            let other = |whose: &str| {
+                let what = format!("the checkpoint has another {whose} book than the log gives");
+                Err(StoreError::damaged(&point.path, 0, what))
+            };
+            if books.tracker.encode() != self.tracker.book.encode() {
+                return other("tracker's");
+            }
+            if books.consortium.encode() != self.consortium.book.encode() {
+                return other("consortium's");
             }
             point.table = Some(table);
         }
@@ -744,6 +768,26 @@ const EVERY_SUITE: Suites = Suites {
 };
 
 impl NaiveTracker<'_> {
+    /// Whether the tracker's entry that an asset transaction calls for is the next in the block: none of its
+    /// tokens comes or goes without one.
+    fn meet(&self, transaction: &Transaction, next: Option<&Entry>) -> Result<(), String> {
+        let follows = |kind: EntryKind| match next {
+            Some(Entry::Tracker(entry)) => {
+                entry.kind() == kind && entry.transfer() == Some(transaction.id())
+            }
+            _ => false,
+        };
+        match self.book.meets(transaction) {
+            Meets::Deposit { .. } if !follows(EntryKind::Deposit) => {
+                Err("it brings tokens to the tracker, and their deposit does not follow".into())
+            }
+            Meets::Spends if !follows(EntryKind::Payout) => {
+                Err("it spends the tracker's tokens, and no payout follows".into())
+            }
+            Meets::Nothing | Meets::Deposit { .. } | Meets::Spends => Ok(()),
+        }
+    }
+
     /// Whether the entry is the one that follows here, and what it changes. `before` is the asset
     /// transaction right before it.
     fn follow(
@@ -792,7 +836,11 @@ impl NaiveTracker<'_> {
                 };
                 match self.book.decide(&command, time, self) {
                     Ok(Decision::Entry(entry)) => Ok(Some(entry)),
-                    Ok(Decision::Payout(plan)) => Ok(Some(plan.entry(transfer()?))),
+                    Ok(Decision::Payout(plan)) => {
+                        let transfer = transfer()?;
+                        plan.check(transfer)?;
+                        Ok(Some(plan.entry(transfer)))
+                    }
                     Ok(Decision::Repeat(_)) => Err("it repeats an earlier one".into()),
                     Err(refusal) => Err(refusal.to_string()),
                 }
@@ -823,7 +871,79 @@ impl History for NaiveTracker<'_> {
         let (place, index) = self.newest.get(&owned(key))?;
         match self.log.text(*place, *index).ok()? {
             Text::Tracker(text) => tracker::Entry::read(text).ok().map(Arc::new),
-            Text::Asset(_) => None,
+            Text::Asset(_) | Text::Consortium(_) => None,
+        }
+    }
+}
+
+/// The consortium's book, and where the newest entry with each key lies: the slow way to decide every
+/// entry once more.
+struct NaiveConsortium<'l> {
+    log: &'l Log,
+    book: consortium::Book,
+    newest: BTreeMap<(u8, Vec<u8>), (Place, u32)>,
+    prover: consortium::Prover,
+    /// Whether signatures are verified again.
+    signatures: bool,
+}
+
+impl NaiveConsortium<'_> {
+    /// Whether the entry is the one that follows here, and what it changes.
+    fn follow(&mut self, entry: &consortium::Entry, header: &Header) -> Result<(), String> {
+        if entry.at() != header.time {
+            return Err("its time is not that of its block".into());
+        }
+        if self.signatures {
+            let mut prover = self.prover.clone();
+            let followed = self.book.verify(entry, &mut prover, self);
+            followed.map_err(|violation| violation.to_string())?;
+        } else if let Some(command) = entry.command() {
+            match self.book.decide(command, entry.at(), self) {
+                Ok(consortium::Decision::Entry(expected)) if expected == *entry => {}
+                Ok(consortium::Decision::Entry(_)) => {
+                    return Err("another entry of the consortium follows here".into());
+                }
+                Ok(consortium::Decision::Repeat(_)) => {
+                    return Err("it repeats an earlier one".into());
+                }
+                Err(refusal) => return Err(refusal.to_string()),
+            }
+        }
+        // An expiry is worked out anew when it is recorded.
+        self.book
+            .record(entry, header.height)
+            .map_err(|violation| violation.to_string())
+    }
+
+    fn remember(&mut self, entry: &consortium::Entry, place: Place, index: u32) {
+        entry.index_keys(&mut |key| {
+            self.newest.insert(owned_consortium(key), (place, index));
+        });
+    }
+}
+
+/// A key without a lifetime: its kind and its bytes.
+fn owned_consortium(key: consortium::IndexKey<'_>) -> (u8, Vec<u8>) {
+    use consortium::IndexKey;
+    match key {
+        IndexKey::Proposal(id) => (1, id.0.into()),
+        IndexKey::Proposed(id) => (2, id.0.into()),
+        IndexKey::Vote(id, did) => (3, [&id.0[..], &did.0].concat()),
+        IndexKey::Ledger(name) => (4, name.into()),
+        IndexKey::Sequence(name, number) => {
+            (5, [name.as_bytes(), &number.to_le_bytes()].concat())
+        }
+        IndexKey::Member(did) => (6, did.0.into()),
+        IndexKey::Request(digest) => (7, digest.into()),
+    }
+}
+
+impl consortium::History for NaiveConsortium<'_> {
+    fn newest(&self, key: consortium::IndexKey<'_>) -> Option<Arc<consortium::Entry>> {
+        let (place, index) = self.newest.get(&owned_consortium(key))?;
+        match self.log.text(*place, *index).ok()? {
+            Text::Consortium(text) => consortium::Entry::read(text).ok().map(Arc::new),
+            Text::Asset(_) | Text::Tracker(_) => None,
         }
     }
 }

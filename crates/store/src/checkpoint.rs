@@ -13,7 +13,7 @@ use std::{
 use daybook_ledger::{
     BlockTime, Height,
     block::{BlockHash, StateHash},
-    tracker,
+    consortium, tracker,
 };
 use parking_lot::RwLock;
 
@@ -56,6 +56,10 @@ pub(crate) struct Header {
     pub(crate) tracker_bytes: u64,
     /// CRC32C of the tracker's book.
     pub(crate) tracker_crc: u32,
+    /// Bytes of the consortium's book in it, as it was at `start`; 0 without one.
+    pub(crate) consortium_bytes: u64,
+    /// CRC32C of the consortium's book.
+    pub(crate) consortium_crc: u32,
 }
 
 /// The unspent outputs, and the block up to which they are exact.
@@ -63,7 +67,16 @@ pub(crate) struct State {
     pub(crate) table: UnspentTable,
     /// The tracker's open addresses and channels: exact at `mark`.
     pub(crate) tracker: tracker::Book,
+    /// The consortium's members, ledgers and open proposals: exact at `mark`.
+    pub(crate) consortium: consortium::Book,
     pub(crate) mark: Mark,
+}
+
+/// The books of a checkpoint, as they were when its writing began.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) tracker: tracker::Book,
+    pub(crate) consortium: consortium::Book,
 }
 
 /// Writes a checkpoint while blocks go on being published. `before` makes durable what the checkpoint
@@ -75,14 +88,18 @@ pub(crate) fn write(
     state: &RwLock<State>,
     before: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<Header, StoreError> {
-    let (start, tracker) = {
+    let (start, tracker, consortium) = {
         let state = state.read();
-        (state.mark, state.tracker.clone())
+        (state.mark, state.tracker.clone(), state.consortium.clone())
     };
-    // Most ledgers have no tracker; the book of one that is not open is left out.
+    // Most ledgers have no tracker and no consortium; the book of one that is not open is left out.
     let tracker = tracker
         .settings()
         .map(|_| tracker.encode())
+        .unwrap_or_default();
+    let consortium = consortium
+        .settings()
+        .map(|_| consortium.encode())
         .unwrap_or_default();
     let temporary = dir.join("checkpoint.tmp");
     let file = disk.create(&temporary).at(&temporary)?;
@@ -115,6 +132,10 @@ pub(crate) fn write(
     }
     if !tracker.is_empty() {
         file.write_at(&tracker, offset).at(&temporary)?;
+        offset += tracker.len() as u64;
+    }
+    if !consortium.is_empty() {
+        file.write_at(&consortium, offset).at(&temporary)?;
     }
     let header = Header {
         chain,
@@ -123,6 +144,8 @@ pub(crate) fn write(
         outputs,
         tracker_bytes: tracker.len() as u64,
         tracker_crc: crc32c::crc32c(&tracker),
+        consortium_bytes: consortium.len() as u64,
+        consortium_crc: crc32c::crc32c(&consortium),
     };
     file.write_at(&encode(&header), 0).at(&temporary)?;
     file.sync_data().at(&temporary)?;
@@ -177,12 +200,12 @@ pub(crate) fn read_header(
     Ok((header, file))
 }
 
-/// Reads a checkpoint's outputs into a new table, and the tracker's book.
+/// Reads a checkpoint's outputs into a new table, and its books.
 pub(crate) fn load(
     path: &Path,
     header: &Header,
     file: &dyn File,
-) -> Result<(UnspentTable, tracker::Book), StoreError> {
+) -> Result<(UnspentTable, Books), StoreError> {
     let mut table = UnspentTable::new();
     // What the header says is only taken for as much as the file can hold.
     let held = file.len().at(path)? / ENTRY_BYTES as u64;
@@ -217,29 +240,53 @@ pub(crate) fn load(
         offset += 8 + piece.len() as u64;
         left -= u64::from(count_value);
     }
-    Ok((table, load_tracker(path, header, file, offset)?))
+    let tracker = load_book(
+        path,
+        file,
+        "the tracker's book",
+        (offset, header.tracker_bytes, header.tracker_crc),
+    )?;
+    offset = offset.saturating_add(header.tracker_bytes);
+    let consortium = load_book(
+        path,
+        file,
+        "the consortium's book",
+        (offset, header.consortium_bytes, header.consortium_crc),
+    )?;
+    let wrong = |what: String| StoreError::damaged(path, offset, what);
+    let books = Books {
+        tracker: match tracker {
+            Some(bytes) => tracker::Book::decode(&bytes).map_err(|e| wrong(e.to_string()))?,
+            None => tracker::Book::default(),
+        },
+        consortium: match consortium {
+            Some(bytes) => consortium::Book::decode(&bytes).map_err(|e| wrong(e.to_string()))?,
+            None => consortium::Book::default(),
+        },
+    };
+    Ok((table, books))
 }
 
-/// Reads the tracker's book, which lies at `offset`.
-fn load_tracker(
+/// Reads a book, of which offset, length and checksum are given; `None` when there is none.
+fn load_book(
     path: &Path,
-    header: &Header,
     file: &dyn File,
-    offset: u64,
-) -> Result<tracker::Book, StoreError> {
-    if header.tracker_bytes == 0 {
-        return Ok(tracker::Book::default());
+    name: &str,
+    (offset, length, crc): (u64, u64, u32),
+) -> Result<Option<Vec<u8>>, StoreError> {
+    if length == 0 {
+        return Ok(None);
     }
     let wrong = |what: String| StoreError::damaged(path, offset, what);
-    if header.tracker_bytes > file.len().at(path)?.saturating_sub(offset) {
-        return Err(wrong("the tracker's book ends early".into()));
+    if length > file.len().at(path)?.saturating_sub(offset) {
+        return Err(wrong(format!("{name} ends early")));
     }
-    let mut bytes = vec![0; header.tracker_bytes as usize];
+    let mut bytes = vec![0; length as usize];
     file.read_at(&mut bytes, offset).reading(path, offset)?;
-    if crc32c::crc32c(&bytes) != header.tracker_crc {
-        return Err(wrong("the checksum of the tracker's book is wrong".into()));
+    if crc32c::crc32c(&bytes) != crc {
+        return Err(wrong(format!("the checksum of {name} is wrong")));
     }
-    tracker::Book::decode(&bytes).map_err(|error| wrong(error.to_string()))
+    Ok(Some(bytes))
 }
 
 /// Names sort as heights do.
@@ -266,6 +313,8 @@ fn encode(header: &Header) -> [u8; HEADER_BYTES] {
     }
     bytes.extend_from_slice(&header.tracker_bytes.to_le_bytes());
     bytes.extend_from_slice(&header.tracker_crc.to_le_bytes());
+    bytes.extend_from_slice(&header.consortium_bytes.to_le_bytes());
+    bytes.extend_from_slice(&header.consortium_crc.to_le_bytes());
     bytes.resize(HEADER_BYTES - 4, 0);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -294,6 +343,8 @@ fn decode(bytes: &[u8; HEADER_BYTES]) -> Header {
         end: mark(48 + 104),
         tracker_bytes: u64_at(48 + 208),
         tracker_crc: u32_at(48 + 216),
+        consortium_bytes: u64_at(48 + 220),
+        consortium_crc: u32_at(48 + 228),
     }
 }
 
@@ -412,6 +463,7 @@ mod tests {
         let state = Arc::new(RwLock::new(State {
             table,
             tracker: tracker::Book::default(),
+            consortium: consortium::Book::default(),
             mark: mark(100),
         }));
         let blocks = Arc::new(Mutex::new(Vec::new()));

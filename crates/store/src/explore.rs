@@ -3,6 +3,7 @@
 use daybook_ledger::{
     AssetId, Operation, Position, PublicKey, Transaction,
     block::{BlockHash, Entry, Header, Height},
+    consortium,
     tracker::IndexKey,
 };
 
@@ -22,6 +23,8 @@ pub enum Name<'n> {
     Asset(&'n AssetId),
     /// What a tracker entry is known by.
     Tracker(IndexKey<'n>),
+    /// What an entry of the consortium's book is known by.
+    Consortium(consortium::IndexKey<'n>),
 }
 
 /// A block without its entries.
@@ -144,6 +147,7 @@ impl Shared {
             Name::Owner(key) => self.index.secret.key(Family::Owner, &key.0),
             Name::Asset(asset) => self.index.secret.key(Family::Asset, &asset.0),
             Name::Tracker(key) => self.index.secret.tracker_key(key),
+            Name::Consortium(key) => self.index.secret.consortium_key(key),
         }
     }
 
@@ -166,7 +170,7 @@ impl Shared {
 }
 
 /// A position that may come from outside: beyond what packs, it stands for the end.
-fn packed(position: Position) -> u64 {
+pub(crate) fn packed(position: Position) -> u64 {
     const INDEX_MAX: u32 = COUNT_MAX as u32 - 1;
     if position.height.0 > HEIGHT_MAX {
         u64::MAX
@@ -184,6 +188,11 @@ fn has(entry: &Entry, name: Name<'_>) -> bool {
             .any(|output| output.public_keys.contains(key)),
         (Name::Asset(asset), Entry::Asset(transaction)) => is_of_asset(transaction, asset),
         (Name::Tracker(key), Entry::Tracker(entry)) => {
+            let mut found = false;
+            entry.index_keys(&mut |other| found |= other == key);
+            found
+        }
+        (Name::Consortium(key), Entry::Consortium(entry)) => {
             let mut found = false;
             entry.index_keys(&mut |other| found |= other == key);
             found

@@ -8,6 +8,7 @@ mod backup;
 mod blocks;
 mod check;
 mod checkpoint;
+mod consortium;
 pub mod disk;
 mod error;
 mod explore;
@@ -30,6 +31,7 @@ use daybook_ledger::{
 };
 
 pub use backup::restore;
+pub use consortium::ConsortiumHistory;
 pub use check::{CheckOptions, FINDINGS_MAX, Finding, Report, check};
 pub use error::StoreError;
 pub use explore::{Heading, Name};

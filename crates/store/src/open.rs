@@ -8,14 +8,13 @@ use std::{
 use daybook_ledger::{
     BlockTime, Header, Height, OutputRef, Parser, Unspent,
     block::{BlockHash, Genesis, StateHash},
-    tracker,
 };
 use parking_lot::RwLock;
 
 use crate::{
     Options, Recovery, Store, StoreError, Tip, Writer,
     blocks::BlockTable,
-    checkpoint::{self, Mark, State},
+    checkpoint::{self, Books, Mark, State},
     disk::{Disk, Lock},
     error::At,
     index::{Index, entries::EntryMaker, key::Secret},
@@ -133,7 +132,8 @@ pub fn open(
     let (start, reaches) = (loaded.start, loaded.reaches);
     let state = State {
         table: loaded.table,
-        tracker: loaded.tracker,
+        tracker: loaded.books.tracker,
+        consortium: loaded.books.consortium,
         mark: start,
     };
     let loaded_newest = loaded.newest;
@@ -223,6 +223,9 @@ pub fn open(
                         entries.transaction(transaction, height, index, &mut fresh);
                     }
                     ReadEntry::Tracker(entry) => entries.tracker(entry, height, index, &mut fresh),
+                    ReadEntry::Consortium(entry) => {
+                        entries.consortium(entry, height, index, &mut fresh);
+                    }
                 }
             }
             let rejected = record.rejected().map_err(at)?;
@@ -307,7 +310,7 @@ struct Loaded {
     newest: Height,
     table: UnspentTable,
     /// Exact at `start`.
-    tracker: tracker::Book,
+    books: Books,
 }
 
 /// Loads the newest checkpoint that is sound; without one, the beginning.
@@ -328,11 +331,11 @@ fn load_checkpoint(
                 ));
             }
             newest_end = newest_end.or(Some(header.end));
-            let (table, tracker) = checkpoint::load(path, &header, &*file)?;
-            Ok((header, table, tracker))
+            let (table, books) = checkpoint::load(path, &header, &*file)?;
+            Ok((header, table, books))
         });
         match found {
-            Ok((header, table, tracker)) => {
+            Ok((header, table, books)) => {
                 return Ok(Loaded {
                     start: header.start,
                     reaches: header.end,
@@ -340,7 +343,7 @@ fn load_checkpoint(
                         newest.tip.height.max(header.end.tip.height)
                     }),
                     table,
-                    tracker,
+                    books,
                 });
             }
             Err(error @ StoreError::Damaged { .. }) => {
@@ -367,7 +370,7 @@ fn load_checkpoint(
         reaches: start,
         newest: newest_end.map_or(Height(0), |end| end.tip.height),
         table: UnspentTable::new(),
-        tracker: tracker::Book::default(),
+        books: Books::default(),
     })
 }
 
@@ -446,6 +449,13 @@ impl Replay {
                     }
                     continue;
                 }
+                ReadEntry::Consortium(entry) => {
+                    if let Err(violation) = self.state.consortium.record(entry, header.height) {
+                        let what = format!("transaction {index}: {violation}");
+                        return wrong(record.text_offset(index), what);
+                    }
+                    continue;
+                }
             };
             for spent in transaction.inputs().iter().filter_map(|input| input.spends) {
                 if !self.state.table.remove(&spent) && exact {
@@ -469,6 +479,7 @@ impl Replay {
             }
         }
         self.state.tracker.forget(header.height);
+        self.state.consortium.forget(header.height);
         tip.height = header.height;
         tip.hash = self.parent;
         tip.state = header.parent_state.next(entries.iter().map(ReadEntry::id));

@@ -272,7 +272,10 @@ impl Store {
     pub fn position(&self, id: &TransactionId) -> Result<Option<Position>, StoreError> {
         match self.shared.find(id)? {
             Some((position, _)) => Ok(Some(position)),
-            None => Ok(self.tracker_entry(id)?.map(|(position, _)| position)),
+            None => match self.tracker_entry(id)? {
+                Some((position, _)) => Ok(Some(position)),
+                None => Ok(self.consortium_entry(id)?.map(|(position, _)| position)),
+            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reading the tracker's book: its state in memory, and its entries in the log.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use daybook_ledger::{
     Position, TransactionId,
@@ -59,9 +59,51 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.shared.tracker_entries_of(key, order, each)
     }
+
+    /// The newest of the tracker's entries that has `key`.
+    ///
+    /// # Errors
+    /// As [`Store::position`].
+    pub fn newest_tracker_entry(
+        &self,
+        key: IndexKey<'_>,
+    ) -> Result<Option<Arc<Entry>>, StoreError> {
+        self.shared.newest_tracker_entry(key)
+    }
+
+    /// The history that the rules of the tracker's book read.
+    pub fn tracker_history(&self) -> TrackerHistory<'_> {
+        TrackerHistory {
+            shared: &self.shared,
+            failure: RefCell::default(),
+        }
+    }
+}
+
+/// History as the rules of the tracker's book read it. What cannot be read is given as never seen: ask
+/// [`TrackerHistory::failure`] after each use, and take nothing for decided when there was one.
+pub struct TrackerHistory<'s> {
+    shared: &'s Shared,
+    failure: RefCell<Option<StoreError>>,
+}
+
+impl TrackerHistory<'_> {
+    /// Why, since the last call, history said other than what is so; `None` when all it said is true.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.failure.take()
+    }
 }
 
 impl Shared {
+    fn newest_tracker_entry(&self, key: IndexKey<'_>) -> Result<Option<Arc<Entry>>, StoreError> {
+        let mut found = None;
+        self.tracker_entries_of(key, Order::NewestFirst, &mut |_, entry| {
+            found = Some(Arc::new(entry));
+            false
+        })?;
+        Ok(found)
+    }
+
     fn tracker_entries_of(
         &self,
         key: IndexKey<'_>,
@@ -97,7 +139,7 @@ impl Shared {
                     Ok(each(position, entry))
                 }
                 // Another book's entry under the same hash.
-                Some(Text::Asset(_)) => Ok(true),
+                Some(Text::Asset(_) | Text::Consortium(_)) => Ok(true),
                 None => Err(self.index_damaged(position, "names an entry that is not there")),
             }
         };
@@ -105,6 +147,21 @@ impl Shared {
             Order::OldestFirst => self.index.oldest_first(key, visit),
             Order::NewestFirst => self.index.newest_first(key, visit),
         }
+    }
+}
+
+impl History for TrackerHistory<'_> {
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        self.shared
+            .newest_tracker_entry(key)
+            .unwrap_or_else(|error| {
+                // Damage stops the node; what the operating system refused may go another time.
+                if !error.is_transient() {
+                    self.shared.note_fault(error.again());
+                }
+                self.failure.replace(Some(error));
+                None
+            })
     }
 }
 

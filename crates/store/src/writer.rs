@@ -204,13 +204,24 @@ impl Writer {
                 );
             }
             for entry in &block.entries {
-                if let Entry::Tracker(entry) = entry {
-                    let recorded = state.tracker.record(entry, height);
-                    recorded.expect("the rules let an entry pass that breaks the tracker's book");
+                match entry {
+                    Entry::Asset(_) => {}
+                    Entry::Tracker(entry) => {
+                        let recorded = state.tracker.record(entry, height);
+                        recorded
+                            .expect("the rules let an entry pass that breaks the tracker's book");
+                    }
+                    Entry::Consortium(entry) => {
+                        let recorded = state.consortium.record(entry, height);
+                        recorded.expect(
+                            "the rules let an entry pass that breaks the consortium's book",
+                        );
+                    }
                 }
             }
             // Readers of history see what is closed from now on.
             state.tracker.forget(height);
+            state.consortium.forget(height);
             state.mark = Mark {
                 tip,
                 segment: appended.end.0,

@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 
 use daybook_ledger::{
-    BlockTime, Height, Operation, Position, PublicKey, Transaction,
+    BlockTime, Operation, Position, PublicKey, Transaction,
     block::Entry,
+    consortium::{self, Action, Body, Effect},
     tracker::{self, EntryKind, Record, command},
 };
 
-use crate::assets::{Query, Refusal, append_hex, append_id, append_number, append_text};
+pub use crate::assets::position;
+use crate::assets::{Query, Refusal, append_hex, append_id, append_number, append_text, boolean};
 
 /// Values of one filter: enough for every name of a wallet, little enough to compare with each event.
 pub const FILTER_VALUES_MAX: usize = 64;
@@ -41,6 +43,40 @@ pub fn kind(entry: &Entry) -> &'static str {
             EntryKind::Payout => "tracker.payout",
             EntryKind::Settings => "tracker.settings",
         },
+        Entry::Consortium(entry) => match entry.command().map(consortium::Command::body) {
+            Some(Body::Found { .. }) => "consortium.found",
+            Some(Body::Admit { .. }) => "consortium.admit",
+            Some(Body::Announce { .. }) => "consortium.announce",
+            Some(Body::Propose(_)) => "consortium.propose",
+            Some(Body::Endorse { .. }) => "consortium.endorse",
+            Some(Body::Refuse { .. }) => "consortium.refuse",
+            Some(Body::Withdraw { .. }) => "consortium.withdraw",
+            None => "consortium.expiry",
+        },
+    }
+}
+
+/// How much of the tracker's entries somebody is shown. Peers see their own in the tracker's listing; a
+/// stream that told everybody who pays whom would undo that (wallet tracker, section 17.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Everything: the tracker's log is public, or it is its operator who looks.
+    Whole,
+    /// What peers do: that it happened, and when, but not who, with whom, and how much.
+    Outline,
+}
+
+impl Sight {
+    /// Whether an entry is told in outline: it is about peers, and they are none of the viewer's
+    /// business. Deposits and terms are the tracker's own.
+    pub fn veils(self, entry: &Entry) -> bool {
+        match (self, entry) {
+            // The consortium's book is what all of its network agree on.
+            (Sight::Whole, _) | (_, Entry::Asset(_) | Entry::Consortium(_)) => false,
+            (Sight::Outline, Entry::Tracker(entry)) => {
+                !matches!(entry.kind(), EntryKind::Deposit | EntryKind::Settings)
+            }
+        }
     }
 }
 
@@ -49,7 +85,7 @@ pub fn kind(entry: &Entry) -> &'static str {
 pub struct EventFilter {
     /// One of these kinds, or of one of these books.
     pub kinds: Vec<String>,
-    /// Touching one of these public keys, assets, addresses or channels.
+    /// Touching one of these public keys, assets, addresses, channels, members, ledgers or proposals.
     pub keys: BTreeSet<String>,
 }
 
@@ -59,15 +95,23 @@ impl EventFilter {
         self.kinds.is_empty() && self.keys.is_empty()
     }
 
-    /// Whether the event of an entry meets it.
-    pub fn matches(&self, entry: &Entry) -> bool {
+    /// Whether the event of an entry, as it is shown, meets it.
+    pub fn matches(&self, entry: &Entry, sight: Sight) -> bool {
         let kind = kind(entry);
         let below = |wanted: &String| {
             kind.strip_prefix(&**wanted)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         (self.kinds.is_empty() || self.kinds.iter().any(below))
-            && (self.keys.is_empty() || names(entry).iter().any(|name| self.keys.contains(name)))
+            && (self.keys.is_empty()
+                || (!sight.veils(entry)
+                    && names(entry).iter().any(|name| self.keys.contains(name))))
+    }
+
+    /// Whether it asks for an address of the tracker.
+    pub fn names_address(&self) -> bool {
+        let mut keys = self.keys.iter();
+        keys.any(|key| tracker::AddressKind::of(key).is_some())
     }
 }
 
@@ -102,15 +146,7 @@ impl EventParameters {
         };
         let kinds: Vec<String> = values(query, "kind")?.map(str::to_owned).collect();
         let keys: BTreeSet<String> = values(query, "key")?.map(str::to_owned).collect();
-        let notices = match query.first("notices") {
-            None => false,
-            Some(text) if text.eq_ignore_ascii_case("true") => true,
-            Some(text) if text.eq_ignore_ascii_case("false") => false,
-            Some(_) => {
-                let what = "Boolean value must be \"true\" or \"false\" (lowercase)";
-                return Err(Refusal::parameter("notices", what));
-            }
-        };
+        let notices = boolean(query, "notices")?.unwrap_or(false);
         query.refuse_unknown(&["from", "after", "kind", "key", "notices"])?;
         Ok(EventParameters {
             from,
@@ -132,29 +168,6 @@ fn values<'q>(
     Ok(all())
 }
 
-/// Reads a position: `<height>.<index>`, or a height alone for its first place.
-///
-/// # Errors
-/// [`Refusal`] of the parameter `name` for another text.
-pub fn position(name: &'static str, text: &str) -> Result<Position, Refusal> {
-    fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
-        text.parse()
-            .ok()
-            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
-    }
-    let (height, index) = text.split_once('.').unwrap_or((text, "0"));
-    number(height)
-        .zip(number(index))
-        .map(|(height, index)| Position {
-            height: Height(height),
-            index,
-        })
-        .ok_or(Refusal::parameter(
-            name,
-            "A height, or a height and an index with a dot between them",
-        ))
-}
-
 /// The place behind a position.
 pub fn behind(position: Position) -> Position {
     match position.index.checked_add(1) {
@@ -166,8 +179,8 @@ pub fn behind(position: Position) -> Position {
     }
 }
 
-/// Writes the event of an entry: one line of JSON.
-pub fn event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Entry) {
+/// Writes the event of an entry as it is shown: one line of JSON.
+pub fn event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Entry, sight: Sight) {
     out.extend_from_slice(b"{\"position\":\"");
     append_position(out, position);
     out.extend_from_slice(b"\",\"time\":");
@@ -176,12 +189,17 @@ pub fn event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Ent
     append_text(out, kind(entry));
     out.extend_from_slice(b",\"id\":");
     append_id(out, &entry.id());
+    if sight.veils(entry) {
+        out.extend_from_slice(b",\"keys\":[],\"body\":{},\"outline\":true}");
+        return;
+    }
     out.extend_from_slice(b",\"keys\":");
     append_list(out, names(entry), |out, name| append_text(out, &name));
     out.extend_from_slice(b",\"body\":");
     match entry {
         Entry::Asset(transaction) => append_asset(out, transaction),
         Entry::Tracker(entry) => append_tracker(out, entry),
+        Entry::Consortium(entry) => append_consortium(out, entry),
     }
     out.push(b'}');
 }
@@ -247,6 +265,7 @@ fn names(entry: &Entry) -> BTreeSet<String> {
             }
             names
         }
+        Entry::Consortium(entry) => consortium_names(entry),
     }
 }
 
@@ -311,6 +330,162 @@ fn append_tracker(out: &mut Vec<u8>, entry: &tracker::Entry) {
         append_text(out, &park.channel.contract.channel);
         out.extend_from_slice(b",\"tokens\":");
         append_amount(out, park.settled.tokens);
+    }
+    out.push(b'}');
+}
+
+/// The members, ledgers and proposals that an entry touches.
+fn consortium_names(entry: &consortium::Entry) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    if let Some(command) = entry.command() {
+        names.extend(command.member().map(|did| did.to_string()));
+        match command.body() {
+            Body::Found { members, .. } => {
+                names.extend(members.iter().map(|card| card.did().to_string()));
+            }
+            Body::Admit { card } | Body::Announce { card } => {
+                names.insert(card.did().to_string());
+            }
+            Body::Propose(propose) => {
+                names.insert(entry.id().to_string());
+                names.extend(propose.action.ledgers().iter().cloned());
+                match &propose.action {
+                    Action::Create { participants, .. } | Action::Regroup { participants, .. } => {
+                        names.extend(participants.iter().map(ToString::to_string));
+                    }
+                    Action::Admit { card } => {
+                        names.insert(card.did().to_string());
+                    }
+                    Action::Remove { subject } => {
+                        names.insert(subject.to_string());
+                    }
+                    Action::Append { .. } => {}
+                }
+            }
+            Body::Endorse { proposal, .. }
+            | Body::Refuse { proposal, .. }
+            | Body::Withdraw { proposal, .. } => {
+                names.insert(proposal.to_string());
+            }
+        }
+    }
+    for effect in entry.effects() {
+        names.extend(effect.proposal().map(|proposal| proposal.to_string()));
+        match effect {
+            Effect::Committed {
+                endorsers, states, ..
+            } => {
+                names.extend(endorsers.iter().map(ToString::to_string));
+                names.extend(states.iter().map(|state| state.name.clone()));
+            }
+            Effect::Expired { missing, .. } => {
+                names.extend(missing.iter().map(ToString::to_string));
+            }
+            Effect::Refused { by, .. } => names.extend(by.iter().map(ToString::to_string)),
+            Effect::Queued { .. }
+            | Effect::Opened { .. }
+            | Effect::Withdrawn { .. }
+            | Effect::Dropped { .. } => {}
+        }
+    }
+    names
+}
+
+/// Writes what an entry of the consortium's book did, without the texts that it brought.
+fn append_consortium(out: &mut Vec<u8>, entry: &consortium::Entry) {
+    out.push(b'{');
+    if let Some(command) = entry.command() {
+        if let Some(member) = command.member() {
+            out.extend_from_slice(b"\"member\":");
+            append_text(out, &member.to_string());
+            out.push(b',');
+        }
+        match command.body() {
+            Body::Found { .. } | Body::Admit { .. } | Body::Announce { .. } => {}
+            Body::Propose(propose) => {
+                out.extend_from_slice(b"\"request\":");
+                append_text(out, &propose.request);
+                out.extend_from_slice(b",\"deadline\":");
+                append_number(out, propose.deadline.0);
+                out.extend_from_slice(b",\"do\":");
+                append_text(out, propose.action.kind());
+                out.extend_from_slice(b",\"ledgers\":");
+                append_list(out, propose.action.ledgers(), |out, name| {
+                    append_text(out, name)
+                });
+                if let Some(batch) = propose.action.batch() {
+                    out.extend_from_slice(b",\"entries\":");
+                    append_number(out, batch.entries().len() as u64);
+                }
+                out.push(b',');
+            }
+            Body::Endorse { proposal, .. } | Body::Withdraw { proposal, .. } => {
+                out.extend_from_slice(b"\"proposal\":");
+                append_id(out, proposal);
+                out.push(b',');
+            }
+            Body::Refuse {
+                proposal, reason, ..
+            } => {
+                out.extend_from_slice(b"\"proposal\":");
+                append_id(out, proposal);
+                out.extend_from_slice(b",\"reason\":");
+                append_text(out, reason);
+                out.push(b',');
+            }
+        }
+    }
+    out.extend_from_slice(b"\"effects\":");
+    append_list(out, entry.effects(), |out, effect| {
+        append_effect(out, entry, effect);
+    });
+    out.push(b'}');
+}
+
+fn append_effect(out: &mut Vec<u8>, entry: &consortium::Entry, effect: &Effect) {
+    out.extend_from_slice(b"{\"effect\":");
+    append_text(out, effect.kind());
+    out.extend_from_slice(b",\"proposal\":");
+    append_id(out, &effect.proposal().unwrap_or(entry.id()));
+    let append_dids = |out: &mut Vec<u8>, name: &str, dids: &[consortium::Did]| {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        append_list(out, dids, |out, did| append_text(out, &did.to_string()));
+    };
+    match effect {
+        Effect::Queued { behind } => {
+            out.extend_from_slice(b",\"behind\":");
+            append_number(out, *behind);
+        }
+        Effect::Opened { agreed, .. } => {
+            out.extend_from_slice(b",\"agreed\":");
+            append_text(out, &agreed.to_string());
+        }
+        Effect::Committed {
+            endorsers, states, ..
+        } => {
+            append_dids(out, "endorsers", endorsers);
+            out.extend_from_slice(b",\"ledgers\":");
+            append_list(out, states, |out, state| {
+                out.extend_from_slice(b"{\"name\":");
+                append_text(out, &state.name);
+                out.extend_from_slice(b",\"size\":");
+                append_number(out, state.uncommitted_size);
+                out.extend_from_slice(b",\"root_hash\":");
+                append_text(out, &state.uncommitted_root.to_string());
+                out.push(b'}');
+            });
+        }
+        Effect::Expired { missing, .. } => append_dids(out, "missing", missing),
+        Effect::Refused { by, .. } => append_dids(out, "by", by),
+        Effect::Withdrawn { .. } => {}
+        Effect::Dropped { code, detail, .. } => {
+            out.extend_from_slice(b",\"code\":");
+            append_text(out, code.as_str());
+            out.extend_from_slice(b",\"detail\":");
+            append_text(out, detail);
+        }
     }
     out.push(b'}');
 }

@@ -4,6 +4,7 @@
 //! any bytes whatever: it reads them or refuses them, and never panics.
 
 pub mod assets;
+pub mod consortium;
 pub mod events;
 pub mod tracker;
 pub mod websocket;

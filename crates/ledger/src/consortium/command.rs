@@ -230,7 +230,8 @@ impl Policy {
         }
     }
 
-    fn to_value(self) -> Value {
+    /// The policy as it stands in requests.
+    pub fn to_value(self) -> Value {
         match self {
             Policy::Unanimous => Value::from("unanimous"),
             Policy::AtLeast(count) => {
@@ -550,7 +551,8 @@ impl Body {
 }
 
 impl Settings {
-    fn to_object(&self) -> Object {
+    /// The rules as they stand in requests.
+    pub fn to_object(&self) -> Object {
         let admission = match self.admission {
             Admission::Validators => "validators",
             Admission::Members => "members",

@@ -152,7 +152,8 @@ impl Effect {
         !matches!(self, Effect::Queued { .. } | Effect::Opened { .. })
     }
 
-    fn to_value(&self) -> Value {
+    /// The effect as it stands in an entry's text.
+    pub fn to_value(&self) -> Value {
         let mut object = Object::from_iter([("effect", self.kind())]);
         if !matches!(self, Effect::Queued { .. }) {
             let proposal = self.proposal().map(|id| Value::from(id.to_string()));

@@ -27,7 +27,9 @@ mod signed;
 mod state;
 mod tree;
 
-pub use book::{Asked, Book, Decision, History, Ledger, Outcome, Progress, ProposalStatus, Seat};
+pub use book::{
+    Asked, Book, Decision, History, Ledger, Outcome, Progress, ProposalStatus, Seat, committed_with,
+};
 pub use canonical::{canon, canon_object, dumps, has_fractions};
 pub use command::{
     Action, Admission, Batch, Body, Command, EntryText, Policy, Propose, Request, Settings,

@@ -1,6 +1,6 @@
 //! What a block brings into the index.
 
-use daybook_ledger::{Block, Height, Transaction, block::Entry, tracker};
+use daybook_ledger::{Block, Height, Transaction, block::Entry, consortium, tracker};
 
 use super::key::{Family, Secret};
 use crate::{
@@ -31,6 +31,9 @@ impl EntryMaker {
                     self.transaction(transaction, block.header.height, index, into);
                 }
                 Entry::Tracker(entry) => self.tracker(entry, block.header.height, index, into),
+                Entry::Consortium(entry) => {
+                    self.consortium(entry, block.header.height, index, into);
+                }
             }
         }
     }
@@ -47,6 +50,25 @@ impl EntryMaker {
         keys.clear();
         keys.push(secret.key(Family::TrackerEntry, &entry.id().0));
         entry.index_keys(&mut |key| keys.push(secret.tracker_key(key)));
+        keys.sort_unstable();
+        keys.dedup();
+        let value = pack(height, index);
+        into.extend(keys.iter().map(|key| (*key, value)));
+    }
+
+    /// Appends the entries of an entry of the consortium's book to `into`: each key once.
+    pub(crate) fn consortium(
+        &mut self,
+        entry: &consortium::Entry,
+        height: Height,
+        index: u32,
+        into: &mut Vec<(u64, u64)>,
+    ) {
+        let EntryMaker { secret, keys } = self;
+        keys.clear();
+        keys.push(secret.key(Family::ConsortiumEntry, &entry.id().0));
+        keys.push(secret.consortium_book());
+        entry.index_keys(&mut |key| keys.push(secret.consortium_key(key)));
         keys.sort_unstable();
         keys.dedup();
         let value = pack(height, index);

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use daybook_ledger::tracker::IndexKey;
+use daybook_ledger::{consortium, tracker::IndexKey};
 
 /// What a look-up starts from. The numbers are part of stored hashes: add, never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,24 @@ pub(crate) enum Family {
     TrackerSequence = 13,
     /// A request to the tracker that may be repeated.
     TrackerRequest = 14,
+    /// An entry's id of the consortium's book.
+    ConsortiumEntry = 15,
+    /// A proposal of the consortium, with all that concerns it.
+    ConsortiumProposal = 16,
+    /// A proposal alone.
+    ConsortiumProposed = 17,
+    /// What a member said about a proposal.
+    ConsortiumVote = 18,
+    /// A ledger of the consortium.
+    ConsortiumLedger = 19,
+    /// A ledger and a sequence number in it.
+    ConsortiumSequence = 20,
+    /// A member of the consortium.
+    ConsortiumMember = 21,
+    /// A request to the consortium's book that may be repeated.
+    ConsortiumRequest = 22,
+    /// Every entry of the consortium's book, under one key.
+    ConsortiumBook = 23,
 }
 
 /// The secret with which keys are hashed: one for each data directory, so that nobody can make keys
@@ -58,6 +76,33 @@ impl Secret {
             IndexKey::Sequence(number) => self.key(Family::TrackerSequence, &number.to_le_bytes()),
             IndexKey::Request(digest) => self.key(Family::TrackerRequest, &digest),
         }
+    }
+
+    /// The hash of what an entry of the consortium's book is looked up by.
+    pub(crate) fn consortium_key(&self, key: consortium::IndexKey<'_>) -> u64 {
+        use consortium::IndexKey;
+        match key {
+            IndexKey::Proposal(id) => self.key(Family::ConsortiumProposal, &id.0),
+            IndexKey::Proposed(id) => self.key(Family::ConsortiumProposed, &id.0),
+            IndexKey::Vote(id, did) => {
+                let mut bytes = [0; 48];
+                bytes[..32].copy_from_slice(&id.0);
+                bytes[32..].copy_from_slice(&did.0);
+                self.key(Family::ConsortiumVote, &bytes)
+            }
+            IndexKey::Ledger(name) => self.key(Family::ConsortiumLedger, name.as_bytes()),
+            IndexKey::Sequence(name, number) => {
+                let bytes = [name.as_bytes(), &number.to_le_bytes()].concat();
+                self.key(Family::ConsortiumSequence, &bytes)
+            }
+            IndexKey::Member(did) => self.key(Family::ConsortiumMember, &did.0),
+            IndexKey::Request(digest) => self.key(Family::ConsortiumRequest, &digest),
+        }
+    }
+
+    /// The hash under which every entry of the consortium's book is found.
+    pub(crate) fn consortium_book(&self) -> u64 {
+        self.key(Family::ConsortiumBook, &[])
     }
 
     /// The hash of a key of a family.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use daybook_ledger::{
     Block, Header, Height, Parser, Rejection, RejectionClass, Transaction, TransactionId, Verified,
     block::{BlockHash, Entry, HEADER_BYTES},
-    tracker,
+    consortium, tracker,
 };
 
 use crate::{Rejected, StoredBlock, place::COUNT_MAX};
@@ -25,8 +25,10 @@ pub(crate) const TABLE_ENTRY_BYTES: usize = 8;
 pub(crate) const BLOCK_HEAD_BYTES: usize = HEADER_BYTES + 64;
 /// The byte before an asset transaction's text.
 const KIND_ASSET_TRANSACTION: u8 = 1;
-/// The byte before a tracker entry's text. Other books take other numbers.
+/// The byte before a tracker entry's text.
 const KIND_TRACKER_ENTRY: u8 = 2;
+/// The byte before the text of an entry of the consortium's book. Other books take other numbers.
+const KIND_CONSORTIUM_ENTRY: u8 = 3;
 /// The most bytes of a rejection's detail that are kept: more explains nothing.
 pub(crate) const DETAIL_BYTES_MAX: usize = 1_024;
 /// Bytes of a rejection before its detail: id, class, length of the detail.
@@ -48,12 +50,15 @@ pub(crate) enum Text {
     Asset(Bytes),
     /// The text of a tracker entry.
     Tracker(Bytes),
+    /// The text of an entry of the consortium's book.
+    Consortium(Bytes),
 }
 
 /// An entry read from its text.
 pub(crate) enum ReadEntry {
     Asset(Transaction),
     Tracker(tracker::Entry),
+    Consortium(consortium::Entry),
 }
 
 impl Text {
@@ -62,6 +67,7 @@ impl Text {
         match *bytes.first()? {
             KIND_ASSET_TRANSACTION => Some(Text::Asset(bytes.slice(1..))),
             KIND_TRACKER_ENTRY => Some(Text::Tracker(bytes.slice(1..))),
+            KIND_CONSORTIUM_ENTRY => Some(Text::Consortium(bytes.slice(1..))),
             _ => None,
         }
     }
@@ -76,6 +82,9 @@ impl Text {
             Text::Tracker(text) => tracker::Entry::read(text)
                 .map(ReadEntry::Tracker)
                 .map_err(|error| error.to_string()),
+            Text::Consortium(text) => consortium::Entry::read(text)
+                .map(ReadEntry::Consortium)
+                .map_err(|error| error.to_string()),
         }
     }
 }
@@ -86,6 +95,7 @@ impl ReadEntry {
         match self {
             ReadEntry::Asset(transaction) => transaction.id(),
             ReadEntry::Tracker(entry) => entry.id(),
+            ReadEntry::Consortium(entry) => entry.id(),
         }
     }
 
@@ -96,6 +106,7 @@ impl ReadEntry {
                 Entry::Asset(Arc::new(Verified::from_stored(transaction)))
             }
             ReadEntry::Tracker(entry) => Entry::Tracker(Arc::new(entry)),
+            ReadEntry::Consortium(entry) => Entry::Consortium(entry),
         }
     }
 }
@@ -221,7 +232,7 @@ impl Record {
             }
             if !matches!(
                 record.bytes[start],
-                KIND_ASSET_TRANSACTION | KIND_TRACKER_ENTRY
+                KIND_ASSET_TRANSACTION | KIND_TRACKER_ENTRY | KIND_CONSORTIUM_ENTRY
             ) {
                 return Err(flaw(
                     start,
@@ -417,6 +428,7 @@ fn kind_of(entry: &Entry) -> u8 {
     match entry {
         Entry::Asset(_) => KIND_ASSET_TRANSACTION,
         Entry::Tracker(_) => KIND_TRACKER_ENTRY,
+        Entry::Consortium(_) => KIND_CONSORTIUM_ENTRY,
     }
 }
 

@@ -17,8 +17,10 @@ pub(crate) use answer::{append_hex, append_number};
 pub use discovery::{Discovery, Endpoints};
 pub use parameters::{
     BlockParameters, Dialect, ListParameters, Mode, OutputParameters, SearchParameters,
-    TransactionParameters, mode,
+    TransactionParameters, mode, position,
 };
+pub(crate) use parameters::boolean;
+pub(crate) use query::decode;
 pub use query::{Query, Refusal};
 pub use stream::{
     Filter, From, StreamKind, StreamParameters, block_frame, caught_up_notice, head_notice,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use daybook_ledger::{AssetId, Operation, PublicKey, TransactionId};
+use daybook_ledger::{AssetId, Height, Operation, Position, PublicKey, TransactionId};
 
 use super::query::{Query, Refusal, decode};
 
@@ -201,8 +201,31 @@ pub(super) fn public_key(text: &str) -> Result<Option<PublicKey>, Refusal> {
     Ok(text.parse().ok())
 }
 
-/// `true` or `false` in any case.
-pub(super) fn boolean(query: &Query<'_>, name: &'static str) -> Result<Option<bool>, Refusal> {
+/// Reads a position: `<height>.<index>`, or a height alone for its first place.
+///
+/// # Errors
+/// [`Refusal`] of the parameter `name` for another text.
+pub fn position(name: &'static str, text: &str) -> Result<Position, Refusal> {
+    fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+        text.parse()
+            .ok()
+            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+    let (height, index) = text.split_once('.').unwrap_or((text, "0"));
+    number(height)
+        .zip(number(index))
+        .map(|(height, index)| Position {
+            height: Height(height),
+            index,
+        })
+        .ok_or(Refusal::parameter(
+            name,
+            "A height, or a height and an index with a dot between them",
+        ))
+}
+
+/// `true` or `false` in any case; the sentence is the protocol's (asset ledger, section 3.2).
+pub(crate) fn boolean(query: &Query<'_>, name: &'static str) -> Result<Option<bool>, Refusal> {
     match query.first(name) {
         None => Ok(None),
         Some(text) if text.eq_ignore_ascii_case("true") => Ok(Some(true)),

@@ -126,7 +126,7 @@ impl Refusal {
 }
 
 /// Decodes percent escapes, and `+` as a space where `plus` says so (in queries, not in paths).
-pub(super) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
+pub(crate) fn decode(text: &str, plus: bool) -> Cow<'_, str> {
     if !text
         .bytes()
         .any(|byte| byte == b'%' || (plus && byte == b'+'))

@@ -6,7 +6,7 @@ use daybook_ledger::{
 
 use super::{
     answer::{append_hex, append_id, append_ids, append_number, append_text},
-    parameters::{boolean, id, public_key},
+    parameters::{boolean, id, position, public_key},
     query::{Query, Refusal},
 };
 
@@ -118,7 +118,7 @@ impl StreamParameters {
     pub fn from_query(kind: StreamKind, query: &Query<'_>) -> Result<StreamParameters, Refusal> {
         let from = match query.first("from") {
             None => From::Live,
-            Some(text) => From::Position(position(kind, text)?),
+            Some(text) => From::Position(begin(kind, text)?),
         };
         let mut filter = Filter::default();
         if kind != StreamKind::ValidTransactions {
@@ -150,34 +150,12 @@ impl StreamParameters {
     }
 }
 
-fn position(kind: StreamKind, text: &str) -> Result<Position, Refusal> {
-    fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
-        text.parse()
-            .ok()
-            .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
-    }
-    let position = match text.split_once('.') {
-        None => number(text).map(|height| Position {
-            height: Height(height),
-            index: 0,
-        }),
-        Some((height, index)) => {
-            number(height)
-                .zip(number(index))
-                .map(|(height, index)| Position {
-                    height: Height(height),
-                    index,
-                })
-        }
-    };
-    match (position, kind) {
-        (Some(position), StreamKind::ValidTransactions) => Ok(position),
-        (Some(position), _) if !text.contains('.') => Ok(position),
-        (_, StreamKind::ValidTransactions) => Err(Refusal::parameter(
-            "from",
-            "A height, or a height and an index with a dot between them",
-        )),
-        _ => Err(Refusal::parameter("from", "A height")),
+/// Where a stream begins: the index of an event counts in `valid_transactions` only.
+fn begin(kind: StreamKind, text: &str) -> Result<Position, Refusal> {
+    match kind {
+        StreamKind::ValidTransactions => position("from", text),
+        _ if text.contains('.') => Err(Refusal::parameter("from", "A height")),
+        _ => position("from", text).map_err(|_| Refusal::parameter("from", "A height")),
     }
 }
 

@@ -26,7 +26,7 @@ use plan::{Changes, Plan};
 
 pub(super) use plan::growth;
 pub(super) use read::numbered;
-pub use read::{Asked, Outcome, Progress, ProposalStatus};
+pub use read::{Asked, Outcome, Progress, ProposalStatus, committed_with};
 
 /// Entries of blocks that are on disk, found by their keys: memory holds only what is open.
 pub trait History {

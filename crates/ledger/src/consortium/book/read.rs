@@ -112,9 +112,39 @@ impl Book {
         numbers.filter_map(|number| self.ledger_numbered(*number))
     }
 
+    /// The ledgers with numbers below `before`, the newest first: all, or those of a member. Where a page
+    /// begins costs nothing.
+    pub fn ledgers_before(
+        &self,
+        member: Option<Did>,
+        before: u64,
+    ) -> Box<dyn Iterator<Item = &Ledger> + '_> {
+        match member {
+            None => {
+                let names = self.created.range(..before).rev();
+                Box::new(names.filter_map(|(_, name)| self.ledger(name)))
+            }
+            Some(did) => {
+                let numbers = self.shares.get(&did).into_iter();
+                let numbers = numbers.flat_map(move |numbers| numbers.range(..before).rev());
+                Box::new(numbers.filter_map(|number| self.ledger_numbered(*number)))
+            }
+        }
+    }
+
+    /// How many proposals wait for a ledger, the open one included.
+    pub fn queue_len(&self, ledger: &str) -> usize {
+        self.slots.get(ledger).map_or(0, |slot| slot.queue.len())
+    }
+
     /// In how many ledgers a member takes part.
     pub fn ledger_count_of(&self, did: Did) -> usize {
         self.shares.get(&did).map_or(0, |numbers| numbers.len())
+    }
+
+    /// How many ledgers there are.
+    pub fn ledger_count(&self) -> u64 {
+        self.next_ledger
     }
 
     /// How many proposals are open or wait.
@@ -252,6 +282,19 @@ impl Book {
             .1;
         Some((text, commit))
     }
+}
+
+/// The entries of a ledger that were committed together with the one of a sequence number (canonical
+/// texts with metadata), and the entry of the log that committed them. `None` when there is no such
+/// entry, or history lacks it.
+pub fn committed_with(
+    ledger: &str,
+    sequence: u64,
+    history: &dyn History,
+) -> Option<(Vec<(u64, String)>, Entry)> {
+    let commit = newest(history, IndexKey::Sequence(ledger, sequence))?;
+    let batch = committed_in(&commit, ledger, history)?;
+    Some((batch, commit))
 }
 
 /// The entries of `ledger` that `commit` committed: sequence numbers and canonical texts.
