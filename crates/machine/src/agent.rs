@@ -218,6 +218,7 @@ impl Agent {
             config.ledger.clone(),
             config.terms.asset,
             config.seed.clone(),
+            config.terms.open_orders_max,
             cursor,
             Duration::from_millis(config.terms.confirm_poll_ms.max(1)),
             inputs.clone(),

@@ -20,8 +20,11 @@ use crate::{
 /// Transactions that are fetched at the same time.
 const FETCHES_MAX: usize = 16;
 /// Indexes without any output behind the last one that has some, before a first look at the ledger
-/// ends: as many addresses as a customer may have been given without paying, in a row.
-const GAP: u64 = 50;
+/// ends, at least. Orders that nobody paid leave such gaps.
+const GAP_MIN: u64 = 200;
+/// The same as a multiple of the orders that may be open at once: a full house that expires unpaid, and
+/// another one.
+const GAP_HOUSES: u64 = 2;
 /// Before something that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -30,6 +33,7 @@ pub(crate) async fn follow(
     client: Client,
     asset: AssetId,
     seed: Seed,
+    open_orders_max: usize,
     cursor: Option<Cursor>,
     poll: Duration,
     inputs: mpsc::Sender<Input>,
@@ -44,7 +48,9 @@ pub(crate) async fn follow(
             }
             match cursor {
                 Some(_) => Ok(None),
-                None => survey(&client, asset, &seed).await.map(Some),
+                None => survey(&client, asset, &seed, gap(open_orders_max))
+                    .await
+                    .map(Some),
             }
         };
         match looked.await {
@@ -175,8 +181,14 @@ fn payer(transaction: &Transaction) -> Option<PublicKey> {
     keys.is_empty().then_some(key)
 }
 
+/// How many unused indexes in a row end the first look of a machine that takes so many orders at once.
+fn gap(open_orders_max: usize) -> u64 {
+    let open = u64::try_from(open_orders_max).unwrap_or(u64::MAX);
+    open.saturating_mul(GAP_HOUSES).max(GAP_MIN)
+}
+
 /// Looks at all keys of a seed: what they hold, and which were used.
-async fn survey(client: &Client, asset: AssetId, seed: &Seed) -> Result<Survey, Error> {
+async fn survey(client: &Client, asset: AssetId, seed: &Seed, gap: u64) -> Result<Survey, Error> {
     // Before the look, so that what commits meanwhile is told by the stream.
     let cursor = Cursor {
         height: Height(client.latest_block().await?.height.0 + 1),
@@ -187,16 +199,26 @@ async fn survey(client: &Client, asset: AssetId, seed: &Seed) -> Result<Survey, 
         coins: Vec::new(),
         cursor,
     };
-    let mut index = 0;
-    while index <= survey.index + GAP {
-        let key = seed.key(index).public_key();
-        if !client.outputs(&key, None).await?.is_empty() {
-            survey.index = index;
-            for (output, units) in held(client, asset, &key).await? {
-                survey.coins.push((output, units, index));
+    let mut next = 0;
+    while next <= survey.index.saturating_add(gap) {
+        let last = survey.index.saturating_add(gap);
+        let looks = stream::iter(next..=last).map(|index| {
+            let key = seed.key(index).public_key();
+            async move {
+                let used = !client.outputs(&key, None).await?.is_empty();
+                Ok::<_, Error>((index, key, used))
+            }
+        });
+        let mut looks = looks.buffered(FETCHES_MAX);
+        while let Some((index, key, used)) = looks.try_next().await? {
+            if used {
+                survey.index = index;
+                for (output, units) in held(client, asset, &key).await? {
+                    survey.coins.push((output, units, index));
+                }
             }
         }
-        index += 1;
+        next = last.saturating_add(1);
     }
     if survey.index > 0 {
         tracing::info!(
@@ -241,25 +263,38 @@ pub(crate) async fn held(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The transactions of a token that have outputs for a key.
+/// The transactions of a token that pay a key, as far as the stream books them.
 pub(crate) async fn listed(
     client: &Client,
     asset: AssetId,
     key: &PublicKey,
 ) -> Result<Vec<TransactionId>, Error> {
+    let outputs = client.outputs(key, None).await?;
+    let ids: BTreeSet<TransactionId> = outputs.iter().map(|output| output.transaction).collect();
     let mut listed = Vec::new();
-    for output in client.outputs(key, None).await? {
-        let Some(text) = client.transaction(&output.transaction).await? else {
+    for id in ids {
+        let Some(text) = client.transaction(&id).await? else {
             continue;
         };
         if reader()
             .parse(text)
-            .is_ok_and(|transaction| transaction.asset() == asset)
+            .is_ok_and(|transaction| transaction.asset() == asset && units(&transaction, key) > 0)
         {
-            listed.push(output.transaction);
+            listed.push(id);
         }
     }
     Ok(listed)
+}
+
+/// What a transaction pays to a key alone. Anybody can make an output that names the key beside another
+/// one: such an output is not the key's to spend, and nothing waits for it.
+fn units(transaction: &Transaction, key: &PublicKey) -> u128 {
+    let own = Condition::of_key(key);
+    let outputs = transaction.outputs().iter();
+    outputs
+        .filter(|output| output.condition == own)
+        .map(|output| u128::from(output.amount.units()))
+        .sum()
 }
 
 /// Submits a stored transaction and learns its fate.
@@ -292,13 +327,8 @@ pub(crate) fn announcement(
     if transaction.asset() != asset {
         return Err(format!("it does not move the token {asset}"));
     }
-    let own = Condition::of_key(key);
-    let units = transaction
-        .outputs()
-        .iter()
-        .filter(|output| output.condition == own)
-        .try_fold(0_u64, |sum, output| sum.checked_add(output.amount.units()))
-        .ok_or("it pays more than there can be")?;
+    let units = u64::try_from(units(&transaction, key))
+        .map_err(|_| "it pays more than there can be".to_owned())?;
     if units == 0 {
         return Err(format!("it pays nothing to {key}"));
     }
@@ -365,5 +395,46 @@ impl Health {
             // When nobody listens, the stream ends too.
             let _ = self.inputs.send(event.into()).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use daybook_ledger::{Draft, SigningKey, condition::Details, json::Object};
+
+    use super::*;
+
+    #[test]
+    fn only_outputs_that_a_key_alone_can_spend_pay_it() {
+        let (own, other) = (
+            SigningKey::from_seed([1; 32]),
+            SigningKey::from_seed([2; 32]),
+        );
+        let keys = [own.public_key(), other.public_key()];
+        let shared = |threshold| Details::threshold_of_keys(threshold, &keys);
+        let issue = Draft::create(Object::from_iter([("kind", "token")]))
+            .output(1, shared(1))
+            .output(1, shared(2))
+            .output(3, other.public_key())
+            .output(4, own.public_key())
+            .output(5, own.public_key())
+            .sign(&[&other])
+            .unwrap();
+        assert_eq!(units(&issue, &own.public_key()), 9);
+        assert_eq!(units(&issue, &other.public_key()), 3);
+        let trap = Draft::create(Object::from_iter([("kind", "token")]))
+            .output(1, shared(1))
+            .sign(&[&other])
+            .unwrap();
+        assert!(trap.outputs()[0].public_keys.contains(&own.public_key()));
+        assert_eq!(units(&trap, &own.public_key()), 0);
+    }
+
+    #[test]
+    fn a_first_look_passes_over_a_full_house_of_unpaid_orders() {
+        assert_eq!(gap(5), GAP_MIN);
+        assert_eq!(gap(1_000), 2_000);
+        assert!(gap(usize::MAX) >= GAP_MIN);
     }
 }
