@@ -287,7 +287,11 @@ impl Agent {
                 )));
             }
         }
-        Ok(())
+        match self.ended.try_recv() {
+            Ok(Err(error)) => Err(error.into()),
+            // It ended well, or how it ended was told before.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
     }
 }
 
