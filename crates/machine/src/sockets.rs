@@ -1,7 +1,7 @@
 //! The realtime side (machines, sections 2 and 3): Socket.IO on three paths, for old clients and new.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     convert::Infallible,
     fmt,
     future::{Ready, ready},
@@ -37,7 +37,7 @@ const PACKETS_MAX: usize = 1024;
 const PACKET_BYTES_MAX: usize = ORDER_BYTES_MAX + 4096;
 /// Clients that came or went and wait for the sockets' task.
 const COMINGS_MAX: usize = 1024;
-/// Orders whose customer's connection is remembered: a few for each connection.
+/// Orders whose customer's connection is remembered, the newest ones: a few for each connection.
 const CUSTOMERS_MAX: usize = 10_000;
 /// Orders of one connection that are under way at once.
 const ORDERS_MAX: usize = 16;
@@ -97,6 +97,27 @@ enum Coming {
     },
 }
 
+/// Who placed which order, oldest first: orders and connections.
+#[derive(Default)]
+struct Customers(VecDeque<(String, String)>);
+
+impl Customers {
+    fn add(&mut self, order: String, connection: String) {
+        if self.0.len() >= CUSTOMERS_MAX {
+            // Most orders end well, and nobody says so here.
+            self.0.pop_front();
+        }
+        self.0.push_back((order, connection));
+    }
+
+    /// The connection that placed an order; it is told one thing and forgotten.
+    fn take(&mut self, order: &str) -> Option<String> {
+        let place = self.0.iter().rposition(|(known, _)| known == order)?;
+        let (_, connection) = self.0.remove(place)?;
+        Some(connection)
+    }
+}
+
 impl Services {
     /// The service of a path.
     pub(crate) fn find(&self, path: &str) -> Option<&Realtime> {
@@ -145,7 +166,7 @@ pub(crate) fn start(
     }
     let task = tokio::spawn(async move {
         let mut clients: HashMap<String, SocketRef> = HashMap::new();
-        let mut customers: HashMap<String, String> = HashMap::new();
+        let mut customers = Customers::default();
         loop {
             tokio::select! {
                 batch = sayings.recv() => {
@@ -154,7 +175,7 @@ pub(crate) fn start(
                         clients.retain(|_, client| tell(client, saying.event, &saying.body));
                     }
                     for complaint in batch.complaints {
-                        let connection = customers.remove(&complaint.order);
+                        let connection = customers.take(&complaint.order);
                         if let Some(client) = connection.and_then(|id| clients.get(&id)) {
                             let mut body = failure(&complaint.error, complaint.client_ref.as_ref());
                             body["order_id"] = json!(complaint.order);
@@ -174,12 +195,10 @@ pub(crate) fn start(
                     }
                     Coming::Gone(id) => {
                         clients.remove(&id);
-                        customers.retain(|_, connection| *connection != id);
+                        customers.0.retain(|(_, connection)| *connection != id);
                     }
                     Coming::Customer { order, connection } => {
-                        if customers.len() < CUSTOMERS_MAX {
-                            customers.insert(order, connection);
-                        }
+                        customers.add(order, connection);
                     }
                 },
             }
@@ -307,5 +326,24 @@ fn tell(client: &SocketRef, event: &str, body: &Value) -> bool {
             let _ = client.clone().disconnect();
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_customer_is_remembered_however_many_there_were_before() {
+        let mut customers = Customers::default();
+        for number in 0..=CUSTOMERS_MAX {
+            customers.add(format!("order {number}"), "a".to_owned());
+        }
+        assert_eq!(customers.0.len(), CUSTOMERS_MAX);
+        let newest = format!("order {CUSTOMERS_MAX}");
+        assert_eq!(customers.take(&newest).as_deref(), Some("a"));
+        assert_eq!(customers.take(&newest), None, "told once");
+        assert_eq!(customers.take("order 0"), None, "the oldest made room");
+        assert_eq!(customers.take("order 1").as_deref(), Some("a"));
     }
 }
