@@ -30,8 +30,10 @@ use crate::{
     terms::Terms,
 };
 
-/// Finished orders that are kept, the newest ones: about 100 MB of them.
+/// Orders that are kept, the newest ones and all that are not over: a look at the list goes through them.
 const ORDERS_KEPT_MAX: usize = 100_000;
+/// Bytes of the orders that are kept, about: what customers write into their orders is kept with them.
+const ORDERS_KEPT_BYTES_MAX: usize = 64 << 20;
 /// How long a cursor that nothing else changed with may wait for the disk.
 const CURSOR_SAVE_MS: u64 = 5_000;
 /// First pause before a transaction of unknown fate is sent again; doubled each time.
@@ -256,6 +258,8 @@ struct Watch {
     check_at: Moment,
     checking: bool,
     asking: bool,
+    /// Refunds that could not be made are not tried again before.
+    refund_at: Moment,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -422,6 +426,31 @@ impl Machine {
         self.state.orders.get(self.state.by_id.get(id)?)
     }
 
+    /// The newest orders before the one of this number, oldest first: as many as `limit` says, and no more
+    /// than `bytes_max` of them, yet one at least.
+    pub(crate) fn list(
+        &self,
+        before: u64,
+        stage: Option<u8>,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Vec<&Order> {
+        let mut bytes = 0;
+        let newest = self.state.orders.range(..before).rev();
+        let mut found: Vec<&Order> = newest
+            .map(|(_, order)| order)
+            .filter(|order| stage.is_none_or(|stage| order.stage.number() == stage))
+            .take(limit)
+            .take_while(|order| {
+                let first = bytes == 0;
+                bytes += order.weight();
+                first || bytes <= bytes_max
+            })
+            .collect();
+        found.reverse();
+        found
+    }
+
     /// All orders that are kept, oldest first.
     pub(crate) fn orders(&self) -> impl DoubleEndedIterator<Item = &Order> {
         self.state.orders.values()
@@ -479,6 +508,7 @@ impl Machine {
         }
         self.ready = true;
         self.up = true;
+        self.forget_old_orders();
         let newest = self.state.active.last().copied();
         self.say_machine_status(newest);
     }
@@ -489,6 +519,12 @@ impl Machine {
             .as_ref()
             .and_then(|key| self.state.by_repeat_key.get(key))
         {
+            if self.state.orders[number].data != request.data {
+                return Err(OrderError::new(
+                    Code::InvalidOrder,
+                    "this Idempotency-Key named another order before",
+                ));
+            }
             return Ok(*number);
         }
         if !self.is_open() {
@@ -530,6 +566,7 @@ impl Machine {
             payments: Vec::new(),
             received: 0,
             late: 0,
+            unlisted: 0,
             paid_at: None,
             done_at: None,
             payout: None,
@@ -730,10 +767,10 @@ impl Machine {
 
     fn submit_later(&mut self, transaction: TransactionId) {
         let submission = self.submissions.entry(transaction).or_default();
-        let pause = RESEND_MS_MIN << submission.failures.min(5);
+        let pause = backed_off(RESEND_MS_MIN, submission.failures, RESEND_MS_MAX);
         submission.under_way = false;
-        submission.failures += 1;
-        submission.next = self.now.after_ms(pause.min(RESEND_MS_MAX));
+        submission.failures = submission.failures.saturating_add(1);
+        submission.next = self.now.after_ms(pause);
     }
 
     fn wake_at(&mut self, at: Moment) {
@@ -768,6 +805,11 @@ impl Machine {
         if let Some(send) = self.state.sends.get(id) {
             let send = Send {
                 fate,
+                // It left now: the window of the spending limit begins here.
+                at: match fate {
+                    SendFate::Committed => self.now,
+                    SendFate::Sent | SendFate::Refused => send.at,
+                },
                 ..send.clone()
             };
             self.change(Record::Send(send));
@@ -791,7 +833,12 @@ impl Machine {
     }
 
     fn forget_old_orders(&mut self) {
-        while self.state.orders.len() > ORDERS_KEPT_MAX {
+        self.keep_orders(ORDERS_KEPT_MAX, ORDERS_KEPT_BYTES_MAX);
+    }
+
+    /// Forgets the oldest orders that are over, until the others are within these bounds.
+    fn keep_orders(&mut self, count_max: usize, bytes_max: usize) {
+        while self.state.orders.len() > count_max || self.state.orders_bytes > bytes_max {
             let over = self
                 .state
                 .orders

@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{Moment, Status, address::Address, text};
 
+/// Bytes of an order without its texts and payments, about, in memory as in a list.
+const BARE_BYTES: usize = 2_048;
+/// Bytes of one payment or refund, about.
+const PAYMENT_BYTES: usize = 512;
+
 /// One order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
@@ -45,8 +50,11 @@ pub(crate) struct Order {
     pub(crate) payments: Vec<Payment>,
     /// Units received in time, overpayment included.
     pub(crate) received: u64,
-    /// Units that came when nothing was to be paid any more.
+    /// Units that came after its end.
     pub(crate) late: u64,
+    /// Units of payments that `payments` has no room for.
+    #[serde(default)]
+    pub(crate) unlisted: u64,
     /// When it was paid.
     pub(crate) paid_at: Option<Moment>,
     /// When it ended.
@@ -94,7 +102,7 @@ pub(crate) struct Payment {
     pub(crate) payer: Option<PublicKey>,
     /// It is in the log. Until then its text is kept in `pending`.
     pub(crate) committed: bool,
-    /// It came when nothing was to be paid any more.
+    /// It came after the order's end.
     pub(crate) late: bool,
     /// The signed text of a payment that waits for its block.
     pub(crate) pending: Option<String>,
@@ -150,9 +158,9 @@ pub(crate) struct Provided {
 /// Money that goes back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refund {
-    /// The payment that is given back.
-    #[serde(with = "text")]
-    pub(crate) payment: TransactionId,
+    /// The payment that is given back; `None` for all those without a record of their own.
+    #[serde(with = "text::option")]
+    pub(crate) payment: Option<TransactionId>,
     /// To whom; nobody where more than one key had signed.
     #[serde(with = "text::option")]
     pub(crate) to: Option<PublicKey>,
@@ -223,6 +231,26 @@ impl Order {
                 .any(|refund| matches!(refund.step, RefundStep::Wanted | RefundStep::Sending(_)))
     }
 
+    /// Bytes that it takes, about, in memory as in a list.
+    pub(crate) fn weight(&self) -> usize {
+        let texts = [
+            Some(&self.data),
+            self.product.as_ref(),
+            self.client_ref.as_ref(),
+            self.repeat_key.as_ref(),
+            self.error.as_ref(),
+            self.result.as_ref(),
+        ];
+        let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+        let pending = self
+            .payments
+            .iter()
+            .filter_map(|payment| payment.pending.as_ref());
+        let pending: usize = pending.map(String::len).sum();
+        let moves = self.payments.len() + self.refunds.len();
+        BARE_BYTES + texts + pending + moves * PAYMENT_BYTES
+    }
+
     /// The order as `GET /orders` shows it.
     pub(crate) fn view(&self) -> Value {
         let moment = |moment: Option<Moment>| moment.map(|moment| moment.to_string());
@@ -240,6 +268,7 @@ impl Order {
             "value": self.value,
             "received": self.received,
             "late": self.late,
+            "unlisted": self.unlisted,
             "paid_at": moment(self.paid_at),
             "done_at": moment(self.done_at),
             "product": self.product,
@@ -318,7 +347,7 @@ impl Refund {
         };
         json!({
             "step": name,
-            "payment": self.payment.to_string(),
+            "payment": self.payment.map(|payment| payment.to_string()),
             "to": self.to.map(|key| key.to_string()),
             "value": self.units,
             "transaction_id": transaction.map(TransactionId::to_string),

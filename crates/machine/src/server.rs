@@ -44,6 +44,8 @@ const PAYMENT_BYTES_MAX: usize = 64 << 10;
 /// Orders that a list shows unless it is asked for another number, and at most.
 const LIST_DEFAULT: usize = 1_000;
 const LIST_MAX: usize = 10_000;
+/// Bytes of the orders in one list, about. A list that ends by it goes on with `before`.
+const LIST_BYTES_MAX: usize = 4 << 20;
 /// Addresses whose orders are counted; more start the count anew.
 const RATES_MAX: usize = 10_000;
 /// The window of the count.
@@ -417,16 +419,8 @@ impl Shop {
                 Some(id) => machine.order_by_id(id)?.number,
                 None => u64::MAX,
             };
-            let mut found: Vec<Value> = machine
-                .orders()
-                .rev()
-                .filter(|order| order.number < before)
-                .filter(|order| status.is_none_or(|status| order.stage.number() == status))
-                .take(limit)
-                .map(Order::view)
-                .collect();
-            found.reverse();
-            Some(found)
+            let found = machine.list(before, status, limit, LIST_BYTES_MAX);
+            Some(found.into_iter().map(Order::view).collect())
         });
         match listed.await {
             None => stopping(),

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) by_index: BTreeMap<u64, u64>,
     /// Orders with something left to do. Follows from `orders`.
     pub(crate) active: BTreeSet<u64>,
+    /// Bytes that all orders take, about. Follows from `orders`.
+    pub(crate) orders_bytes: usize,
 }
 
 /// Counters that only grow, and the place in the ledger.
@@ -121,10 +123,13 @@ impl State {
                 } else {
                     self.active.remove(&order.number);
                 }
-                self.orders.insert(order.number, (**order).clone());
+                self.orders_bytes += order.weight();
+                let before = self.orders.insert(order.number, (**order).clone());
+                self.orders_bytes -= before.map_or(0, |before| before.weight());
             }
             Record::Forget(number) => {
                 if let Some(order) = self.orders.remove(number) {
+                    self.orders_bytes -= order.weight();
                     self.by_id.remove(&order.id);
                     self.by_index.remove(&order.index);
                     if let Some(key) = &order.repeat_key {

@@ -155,7 +155,7 @@ impl Machine {
         if known.is_some_and(|place| order.payments[place].committed) {
             return;
         }
-        let late = matches!(order.stage, Stage::Expired | Stage::Failed);
+        let late = order.stage.is_over();
         let open = order.stage == Stage::Open;
         let payment = Payment {
             transaction,
@@ -182,6 +182,8 @@ impl Machine {
             // What comes on top of very many payments is counted, and its own record left out.
             if order.payments.len() < PAYMENTS_MAX {
                 order.payments.push(payment);
+            } else {
+                order.unlisted = order.unlisted.saturating_add(units);
             }
             let sum = if late {
                 &mut order.late
@@ -192,7 +194,12 @@ impl Machine {
         });
         let order = &self.state.orders[&number];
         if late && self.terms.refund_late {
-            self.want_refund(number, transaction);
+            let listed = |payment: &Payment| payment.transaction == transaction;
+            if order.payments.iter().any(listed) {
+                self.want_refund(number, transaction);
+            } else {
+                self.owe_unlisted(number, units);
+            }
         } else if open && order.received >= order.value {
             self.paid(number);
         } else if open && !order.is_pending() {
@@ -304,11 +311,10 @@ impl Machine {
             .iter()
             .map(|payment| payment.transaction)
             .collect();
-        // A payment that the stream has not told yet: it will.
-        if order.stage != Stage::Open
-            || order.is_pending()
-            || listed.iter().any(|id| !booked.contains(id))
-        {
+        // A payment that the stream has not told yet: it will. Where payments have no record of their own
+        // any more, nobody can tell which are missing.
+        let missing = booked.len() < PAYMENTS_MAX && listed.iter().any(|id| !booked.contains(id));
+        if order.stage != Stage::Open || order.is_pending() || missing {
             return;
         }
         let (received, value) = (order.received, order.value);

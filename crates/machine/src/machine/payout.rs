@@ -1,6 +1,9 @@
 //! Outgoing money: the provider's share (machines, section 7), and every transfer's making.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use daybook_ledger::{
     Draft, OutputRef, PublicKey, TransactionId,
@@ -12,7 +15,7 @@ use crate::{
     Moment, Status,
     order::{PayoutStep, Provided, Stage},
     request::{Code, OrderError},
-    state::{Purpose, Record, Send, SendFate, State},
+    state::{Coin, Purpose, Record, Send, SendFate, State},
     terms::OnPayoutFailure,
 };
 
@@ -51,11 +54,16 @@ impl NoTransfer {
     }
 }
 
-/// Units that left within the hour before `now`, or are on their way.
+/// Units that left within the hour before `now`, or are on their way, however long ago they were signed:
+/// what waits for the ledger's return leaves all at once.
 pub(super) fn spent_last_hour(state: &State, now: Moment) -> u64 {
     let sends = state.sends.values();
     sends
-        .filter(|send| send.fate != SendFate::Refused && now < send.at.after_ms(HOUR_MS))
+        .filter(|send| match send.fate {
+            SendFate::Sent => true,
+            SendFate::Committed => now < send.at.after_ms(HOUR_MS),
+            SendFate::Refused => false,
+        })
         .fold(0, |sum, send| sum.saturating_add(send.units))
 }
 
@@ -284,8 +292,8 @@ impl Machine {
     }
 
     /// Signs a transfer and puts it on record, within the limits; it is sent when the record is on
-    /// disk. Coins of the order go first, and all coins of a key together; what is over goes to a fresh
-    /// key of our own.
+    /// disk. Coins of the order go first; what is over goes to a fresh key of our own. A refund leaves the
+    /// order's other coins to the refunds beside it.
     pub(super) fn make_transfer(
         &mut self,
         purpose: Purpose,
@@ -299,7 +307,7 @@ impl Machine {
             Purpose::Payout(number) => (number, false),
             Purpose::Refund(number, _) => (number, true),
         };
-        let chosen = self.choose_coins(self.state.orders[&number].index, units)?;
+        let chosen = self.choose_coins(self.state.orders[&number].index, units, !refund)?;
         let sum: u128 = chosen.values().map(|(units, _)| u128::from(*units)).sum();
         let mut keys: BTreeMap<u64, daybook_ledger::SigningKey> = BTreeMap::new();
         let mut draft = Draft::transfer(self.terms.asset);
@@ -368,11 +376,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Coins for at least `units`, with their units and key indexes; at least one coin.
+    /// Coins for at least `units`, with their units and key indexes; at least one coin, those of the key
+    /// `first` before others. `sweeping` takes crumbs along.
     fn choose_coins(
         &self,
         first: u64,
         units: u64,
+        sweeping: bool,
     ) -> Result<BTreeMap<OutputRef, (u64, u64)>, NoTransfer> {
         let bound: BTreeSet<OutputRef> = self
             .state
@@ -389,32 +399,54 @@ impl Machine {
             .map(|number| self.state.orders[number].index)
             .filter(|index| *index != first)
             .collect();
-        let mut by_key: BTreeMap<u64, Vec<(OutputRef, u64)>> = BTreeMap::new();
-        for coin in self.state.coins.values() {
-            if !bound.contains(&coin.output) && !others.contains(&coin.index) {
-                let coins = by_key.entry(coin.index).or_default();
-                coins.push((coin.output, coin.units));
-            }
-        }
-        let own = by_key.remove(&first).map(|coins| (first, coins));
-        let mut chosen = BTreeMap::new();
-        let mut sum = 0_u128;
-        for (index, coins) in own.into_iter().chain(by_key) {
-            for (output, held) in coins {
-                if chosen.len() < SPENDS_MAX {
-                    chosen.insert(output, (held, index));
-                    sum += u128::from(held);
-                }
-            }
-            if sum >= u128::from(units) {
-                break;
-            }
+        // Keys of orders are public, so anybody can fill them with crumbs: the largest coins come first.
+        let mut free: Vec<&Coin> = self
+            .state
+            .coins
+            .values()
+            .filter(|coin| !bound.contains(&coin.output) && !others.contains(&coin.index))
+            .collect();
+        free.sort_by_key(|coin| (Reverse(coin.units), coin.output));
+        let (own, foreign): (Vec<&Coin>, Vec<&Coin>) =
+            free.iter().partition(|coin| coin.index == first);
+        let (mut chosen, mut sum) = enough(own.into_iter().chain(foreign), units);
+        if sum < u128::from(units) {
+            // The order's own coins are too many for too little: only the largest of all are left.
+            (chosen, sum) = enough(free.iter().copied(), units);
         }
         if sum < u128::from(units) || chosen.is_empty() {
             return Err(NoTransfer::Short(format!(
                 "{sum} can be spent at the moment, and {units} are wanted"
             )));
         }
+        if sweeping {
+            // What lies on the same keys comes along while there is room, so that crumbs do not pile up.
+            let keys: BTreeSet<u64> = chosen.values().map(|(_, index)| *index).collect();
+            for coin in free.iter().filter(|coin| keys.contains(&coin.index)) {
+                if chosen.len() >= SPENDS_MAX {
+                    break;
+                }
+                chosen.insert(coin.output, (coin.units, coin.index));
+            }
+        }
         Ok(chosen)
     }
+}
+
+/// The first coins that make up `units`, by their outputs: units and key index. With their sum, which is
+/// less when there are too few.
+fn enough<'c>(
+    coins: impl Iterator<Item = &'c Coin>,
+    units: u64,
+) -> (BTreeMap<OutputRef, (u64, u64)>, u128) {
+    let mut chosen = BTreeMap::new();
+    let mut sum = 0_u128;
+    for coin in coins.take(SPENDS_MAX) {
+        chosen.insert(coin.output, (coin.units, coin.index));
+        sum += u128::from(coin.units);
+        if sum >= u128::from(units) {
+            break;
+        }
+    }
+    (chosen, sum)
 }

@@ -22,9 +22,35 @@ impl Machine {
             .filter(|payment| payment.committed)
             .map(|payment| payment.transaction)
             .collect();
+        let unlisted = order.unlisted;
         for payment in payments {
             self.want_refund(number, payment);
         }
+        self.owe_unlisted(number, unlisted);
+    }
+
+    /// Payments without a record of their own shall go back. To whom is in the ledger and not here, so a
+    /// person must see to it; they are one sum, however many they are.
+    pub(super) fn owe_unlisted(&mut self, number: u64, units: u64) {
+        if units == 0 {
+            return;
+        }
+        let now = self.now;
+        self.edit(number, |order| {
+            let owed = order.refunds.iter_mut().find(|owed| owed.payment.is_none());
+            match owed {
+                Some(owed) => owed.units = owed.units.saturating_add(units),
+                None => order.refunds.push(Refund {
+                    payment: None,
+                    to: order.refund_key,
+                    units,
+                    next: now,
+                    step: RefundStep::Owed(
+                        "more payments came than are listed one by one".to_owned(),
+                    ),
+                }),
+            }
+        });
     }
 
     /// One payment shall go back.
@@ -33,7 +59,7 @@ impl Machine {
         let known = order
             .refunds
             .iter()
-            .any(|refund| refund.payment == transaction);
+            .any(|refund| refund.payment == Some(transaction));
         let payment = order
             .payments
             .iter()
@@ -43,7 +69,7 @@ impl Machine {
         };
         let to = order.refund_key.or(payment.payer);
         let refund = Refund {
-            payment: transaction,
+            payment: Some(transaction),
             to,
             units: payment.units,
             next: self.now,
@@ -56,6 +82,8 @@ impl Machine {
     }
 
     pub(super) fn run_refunds(&mut self, number: u64) {
+        let watch = self.watches.get(&number).copied().unwrap_or_default();
+        let mut waits = false;
         for place in 0..self.state.orders[&number].refunds.len() {
             let order = &self.state.orders[&number];
             let refund = &order.refunds[place];
@@ -63,30 +91,31 @@ impl Machine {
                 continue;
             };
             // Change that came back may be what was missing.
-            if self.now < refund.next && !self.coins_came {
-                let next = refund.next;
+            let next = refund.next.max(watch.refund_at);
+            if self.now < next && !self.coins_came {
                 self.wake_at(next);
                 continue;
             }
+            let payment = refund.payment.map(|payment| payment.to_string());
             let links = [
                 ("kind", Value::from("refund")),
                 ("order_id", Value::from(order.id.clone())),
-                ("payment", Value::from(refund.payment.to_string())),
+                ("payment", payment.map_or(Value::Null, Value::from)),
             ];
             let units = refund.units;
-            let step =
-                match self.make_transfer(Purpose::Refund(number, place), to, units, None, links) {
-                    Ok(id) => RefundStep::Sending(id),
-                    Err(later) => {
-                        tracing::warn!(order = number, reason = later.reason(), "a refund waits");
-                        RefundStep::Wanted
-                    }
-                };
+            match self.make_transfer(Purpose::Refund(number, place), to, units, None, links) {
+                Ok(id) => self.edit(number, |order| {
+                    order.refunds[place].step = RefundStep::Sending(id);
+                }),
+                Err(later) => {
+                    tracing::debug!(order = number, reason = later.reason(), "a refund waits");
+                    waits = true;
+                }
+            }
+        }
+        if waits {
             let next = self.now.after_ms(RETRY_MS);
-            self.edit(number, |order| {
-                order.refunds[place].step = step;
-                order.refunds[place].next = next;
-            });
+            self.watches.entry(number).or_default().refund_at = next;
             self.wake_at(next);
         }
     }

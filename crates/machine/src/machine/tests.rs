@@ -929,13 +929,194 @@ fn overpayment_is_kept_and_recorded() {
     assert_eq!(world.find(&order).received, 9);
     world.pay(&order, 1);
     world.settle();
-    let order = world.find(&order);
+    let done = world.find(&order);
     assert_eq!(
-        (order.received, order.late, order.stage),
-        (10, 0, Stage::Done)
+        (done.received, done.late, done.stage),
+        (9, 1, Stage::Done),
+        "what comes after the end is late"
     );
     assert_eq!(world.works.len(), 1);
+    assert_eq!(world.machine.balance(), 10);
     world.check();
+}
+
+#[test]
+fn what_comes_after_an_order_is_done_goes_back_where_late_payments_do() {
+    let mut world = World::started(|terms| terms.refund_late = true);
+    let order = world.order();
+    world.pay(&order, 2);
+    world.settle();
+    world.pay(&order, 7);
+    world.settle();
+    let done = world.find(&order);
+    assert_eq!((done.received, done.late, done.stage), (2, 7, Stage::Done));
+    assert!(matches!(done.refunds[0].step, RefundStep::Paid(_)));
+    assert_eq!(world.machine.balance(), 2);
+    world.check();
+}
+
+#[test]
+fn an_order_paid_in_more_parts_than_are_listed_expires_and_owes_what_is_not_listed() {
+    let mut world = World::started(|terms| {
+        terms.value = 900;
+        terms.refund_late = true;
+    });
+    let order = world.order();
+    for _ in 0..260 {
+        world.pay(&order, 1);
+        world.settle();
+    }
+    let open = world.find(&order);
+    assert_eq!((open.received, open.payments.len()), (260, 256));
+    world.later(600_000);
+    world.settle();
+    let over = world.find(&order);
+    assert_eq!((over.stage, over.unlisted), (Stage::Expired, 4));
+    let paid = over
+        .refunds
+        .iter()
+        .filter(|refund| matches!(refund.step, RefundStep::Paid(_)));
+    assert_eq!(paid.count(), 256);
+    let owed = over.refunds.last().unwrap();
+    assert_eq!((owed.payment, owed.units), (None, 4));
+    assert!(matches!(owed.step, RefundStep::Owed(_)));
+    // What comes later still is added up, and makes no list longer.
+    world.pay(&order, 3);
+    world.settle();
+    let over = world.find(&order);
+    assert_eq!((over.late, over.refunds.len()), (3, 257));
+    assert_eq!(over.refunds.last().unwrap().units, 7);
+    assert_eq!(world.machine.balance(), 7);
+    world.crash();
+    assert_eq!(world.find(&order).refunds.last().unwrap().units, 7);
+    world.check();
+}
+
+/// Crumbs of one unit, and a coin as the last output of the same transaction.
+fn crumbs(world: &mut World, key: PublicKey, count: u64, coin: Option<u64>) {
+    let owner = world.customer.public_key();
+    let mut draft = Draft::transfer(world.ledger.asset);
+    let mut over = 0;
+    for (output, (key, units)) in &world.ledger.unspent {
+        if *key == owner {
+            draft = draft.spend(*output, &world.customer);
+            over += units;
+        }
+    }
+    for units in (0..count).map(|_| 1).chain(coin) {
+        draft = draft.output(units, key);
+        over -= units;
+    }
+    let transfer = draft
+        .output(over, &world.customer)
+        .sign(&[&world.customer])
+        .unwrap();
+    let text = String::from_utf8(transfer.canonical().to_vec()).unwrap();
+    assert_eq!(world.ledger.commit(&text), Fate::Committed);
+    world.settle();
+}
+
+#[test]
+fn crumbs_on_an_orders_own_key_hold_no_payout_up() {
+    let mut world = World::with_provider(|terms| {
+        terms.value = 500;
+        terms.provider_value_max = 400;
+    });
+    world.provider_price = 400;
+    let order = world.order();
+    crumbs(&mut world, order.public_key, 250, Some(400));
+    assert_eq!(world.find(&order).stage, Stage::Done);
+    assert_eq!(world.payouts(), 1);
+    world.check();
+}
+
+#[test]
+fn crumbs_on_keys_of_old_orders_hold_no_payout_up() {
+    for own_crumbs in [0, 250] {
+        let mut world = World::with_provider(|terms| terms.provider_value_max = 300);
+        let (old, rich) = (world.order(), world.order());
+        world.pay(&old, 2);
+        world.settle();
+        world.pay(&rich, 401);
+        world.settle();
+        crumbs(&mut world, old.public_key, 250, None);
+        world.provider_price = 300;
+        let order = world.order();
+        // Whether the order itself was paid with a coin or with crumbs.
+        crumbs(
+            &mut world,
+            order.public_key,
+            own_crumbs,
+            (own_crumbs == 0).then_some(2),
+        );
+        assert_eq!(world.find(&order).stage, Stage::Done, "{own_crumbs}");
+        assert_eq!(world.payouts(), 3);
+        world.check();
+    }
+}
+
+#[test]
+fn the_limit_of_an_hour_counts_what_waits_for_the_ledger_however_long() {
+    let mut world = World::with_provider(|terms| terms.limits.per_hour = Some(1));
+    world.stalled = true;
+    for _ in 0..3 {
+        let order = world.order();
+        world.pay(&order, 2);
+        world.settle();
+        // The ledger takes no transfer of the machine's for more than an hour.
+        world.now = world.now.after_ms(3_700_000);
+        world.feed(Event::Tick);
+        world.settle();
+    }
+    let sent = |world: &World| {
+        let sends = world.machine.state.sends.values();
+        sends.filter(|send| send.fate == SendFate::Sent).count()
+    };
+    assert_eq!(sent(&world), 1);
+    assert_eq!(world.machine.spent_last_hour(), 1);
+    world.stalled = false;
+    world.settle();
+    assert_eq!((world.payouts(), world.machine.spent_last_hour()), (1, 1));
+    // The hour begins when it left.
+    world.now = world.now.after_ms(3_599_999);
+    assert_eq!(payout::spent_last_hour(&world.machine.state, world.now), 1);
+    world.now = world.now.after_ms(1);
+    assert_eq!(payout::spent_last_hour(&world.machine.state, world.now), 0);
+}
+
+#[test]
+fn old_orders_make_room_by_their_bytes_and_lists_end_by_them() {
+    let mut world = World::started(|_| {});
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        let request = OrderRequest {
+            data: "x".repeat(10_000),
+            ..OrderRequest::empty()
+        };
+        let order = world.order_of(request).unwrap();
+        world.pay(&order, 2);
+        world.settle();
+        ids.push(order.number);
+    }
+    let open = world.order();
+    let numbers = |orders: Vec<&Order>| orders.iter().map(|order| order.number).collect::<Vec<_>>();
+    let list = |world: &World, before, bytes| numbers(world.machine.list(before, None, 100, bytes));
+    assert_eq!(list(&world, u64::MAX, usize::MAX), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(list(&world, u64::MAX, 30_000), [5, 6, 7]);
+    assert_eq!(list(&world, 5, 30_000), [3, 4]);
+    assert_eq!(list(&world, 3, 1), [2], "one at least");
+    assert_eq!(list(&world, 1, 30_000), [0; 0]);
+    assert_eq!(
+        numbers(world.machine.list(u64::MAX, Some(3), 2, usize::MAX)),
+        [5, 6]
+    );
+
+    world.machine.keep_orders(100, 40_000);
+    assert_eq!(list(&world, u64::MAX, usize::MAX), [4, 5, 6, 7]);
+    world.machine.keep_orders(2, usize::MAX);
+    assert_eq!(list(&world, u64::MAX, usize::MAX), [6, 7]);
+    world.machine.keep_orders(0, 0);
+    assert_eq!(world.machine.state.orders_bytes, world.find(&open).weight());
 }
 
 #[test]
@@ -1028,9 +1209,15 @@ fn the_same_request_again_is_the_same_order() {
     };
     let first = world.order_of(request.clone()).unwrap();
     world.crash();
-    let again = world.order_of(request).unwrap();
+    let again = world.order_of(request.clone()).unwrap();
     assert_eq!((first.id, first.address), (again.id, again.address));
     assert_eq!(world.machine.orders().count(), 1);
+    let other = OrderRequest {
+        data: r#"{"quantity":2}"#.to_owned(),
+        quantity: 2,
+        ..request
+    };
+    assert_eq!(world.order_of(other).unwrap_err().code, Code::InvalidOrder);
 }
 
 #[test]
