@@ -10,12 +10,16 @@ use indexmap::IndexMap;
 
 use crate::{
     Amount, AssetId, IdHash, Input, Operation, OutputRef, Rejection, RejectionClass, Transaction,
-    TransactionId, Unproven, Verified, condition::Condition,
+    TransactionId, Unproven, Verified,
 };
 
-/// Transactions that one decision reads from history: a TRANSFER only to name its error, COMPOSE and
-/// DECOMPOSE to decide. More would let a megabyte of input read gigabytes of log.
+/// Transactions that one refusal reads from history to name what is wrong: more would let a megabyte of
+/// input read gigabytes of log.
 const HISTORY_TRANSACTIONS_MAX: usize = 256;
+
+/// Transactions whose outputs one COMPOSE may bring together. Each is tried with each asset that the
+/// COMPOSE names, so that this many cost 65,536 hashes: as much as checking as many signatures.
+const COMPOSED_TRANSACTIONS_MAX: usize = 256;
 
 /// A commitment to the asset and the condition of an output: SHA-256 of asset id and condition
 /// fingerprint. Together with the amount it is all that the ledger keeps of an unspent output.
@@ -56,15 +60,11 @@ pub struct Unspent {
     pub lock: Lock,
 }
 
-/// All there is to know about an output that was ever committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What the name of a refusal depends on, of an output that was ever committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OutputFacts {
     /// The asset it holds units of.
     asset: AssetId,
-    /// Its units.
-    amount: Amount,
-    /// Who may spend it.
-    condition: Condition,
     /// It is left by a DECOMPOSE and has no asset id of its own yet.
     part: bool,
 }
@@ -78,8 +78,8 @@ pub trait View {
     /// was not.
     fn is_committed(&self, transaction: &TransactionId) -> bool;
 
-    /// A committed transaction, from history. Asked only to name an error and by COMPOSE and DECOMPOSE;
-    /// may be slow, and is asked once for each transaction that a decision needs.
+    /// A committed transaction, from history. Asked only to name an error, and by a DECOMPOSE for the one
+    /// that made its asset; may be slow, and is asked once for each transaction that is needed.
     fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>>;
 }
 
@@ -103,11 +103,9 @@ pub struct Overlay<'v, V: ?Sized> {
 impl OutputFacts {
     /// The output of `transaction` at `index`, if it has that many.
     fn of(transaction: &Transaction, index: u32) -> Option<OutputFacts> {
-        let output = transaction.outputs().get(usize::try_from(index).ok()?)?;
+        transaction.outputs().get(usize::try_from(index).ok()?)?;
         Some(OutputFacts {
             asset: transaction.asset(),
-            amount: output.amount,
-            condition: output.condition.clone(),
             part: transaction.operation() == Operation::Decompose,
         })
     }
@@ -262,32 +260,41 @@ fn decide_transfer(view: &impl View, transaction: &Transaction) -> Result<(), Re
     }
 }
 
-/// COMPOSE (section 8): consumes every named asset's inputs and makes one new asset.
+/// COMPOSE (section 8): consumes every named asset's inputs and makes one new asset. As in a TRANSFER the
+/// locks say whether everything fits, and history is asked only to name what does not.
 fn decide_compose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
-    let inputs = spendable_inputs(view, transaction)?;
-    let named: BTreeSet<&AssetId> = transaction.consumed_assets().iter().collect();
-    let consumed: BTreeSet<&AssetId> = inputs.iter().map(|input| &input.asset).collect();
-    let own = transaction.asset();
-    if named != consumed || named.contains(&own) || inputs.iter().any(|input| input.part) {
-        return Err(foreign_asset());
+    let locks = spendable_locks(view, transaction)?;
+    if makers(transaction) > COMPOSED_TRANSACTIONS_MAX {
+        return Err(Rejection::new(
+            RejectionClass::ValidationError,
+            format!(
+                "COMPOSE may spend outputs of at most {COMPOSED_TRANSACTIONS_MAX} transactions"
+            ),
+        ));
     }
-    refuse_wrong_conditions(transaction, &inputs)
+    let named = named_assets(transaction);
+    match consumed_assets(transaction, &locks, &named) {
+        Some(consumed) if consumed == named && !named.contains(&transaction.asset()) => Ok(()),
+        Some(_) => Err(foreign_asset()),
+        None => {
+            refuse_assets_not_named(view, transaction, &named)?;
+            Err(invalid_signature())
+        }
+    }
 }
 
 /// DECOMPOSE (section 8): consumes one asset entirely.
 fn decide_decompose(view: &impl View, transaction: &Transaction) -> Result<(), Rejection> {
-    let inputs = spendable_inputs(view, transaction)?;
-    let named = transaction.consumed_assets();
-    if inputs
-        .iter()
-        .any(|input| input.part || !named.contains(&input.asset))
-    {
-        return Err(foreign_asset());
+    let locks = spendable_locks(view, transaction)?;
+    let named = named_assets(transaction);
+    let fits = consumed_assets(transaction, &locks, &named).is_some();
+    if !fits {
+        refuse_assets_not_named(view, transaction, &named)?;
     }
     // The whole supply was made by the transaction that the asset is named after: assets never grow.
-    let consumed = inputs
+    let consumed = locks
         .iter()
-        .fold(0, |consumed, input| sum(consumed, input.amount));
+        .fold(0, |consumed, unspent| sum(consumed, unspent.amount));
     let supply = named
         .iter()
         .filter_map(|asset| view.transaction(&asset.as_transaction()))
@@ -307,31 +314,77 @@ fn decide_decompose(view: &impl View, transaction: &Transaction) -> Result<(), R
             ),
         ));
     }
-    refuse_wrong_conditions(transaction, &inputs)
+    if fits {
+        Ok(())
+    } else {
+        Err(invalid_signature())
+    }
 }
 
-fn spendable_inputs(
-    view: &impl View,
-    transaction: &Transaction,
-) -> Result<Vec<OutputFacts>, Rejection> {
+/// What is kept of each input's output.
+fn spendable_locks(view: &impl View, transaction: &Transaction) -> Result<Vec<Unspent>, Rejection> {
+    let mut locks = Vec::with_capacity(transaction.inputs().len());
     for input in transaction.inputs() {
         let output = spent_output(input);
-        if view.unspent(&output).is_none() {
-            return Err(not_spendable(view, &output));
-        }
+        let unspent = view.unspent(&output);
+        locks.push(unspent.ok_or_else(|| not_spendable(view, &output))?);
     }
     refuse_repeated_inputs(transaction)?;
-    let inputs = facts_of_inputs(view, transaction)?;
-    if inputs.len() < transaction.inputs().len() {
-        return Err(Rejection::new(
-            RejectionClass::ValidationError,
-            format!(
-                "{} may spend outputs of at most {HISTORY_TRANSACTIONS_MAX} transactions",
-                transaction.operation().name()
-            ),
-        ));
+    Ok(locks)
+}
+
+/// How many transactions made what the inputs spend.
+fn makers(transaction: &Transaction) -> usize {
+    let inputs = transaction.inputs().iter();
+    inputs
+        .map(|input| spent_output(input).transaction)
+        .collect::<BTreeSet<_>>()
+        .len()
+}
+
+fn named_assets(transaction: &Transaction) -> BTreeSet<AssetId> {
+    transaction.consumed_assets().iter().copied().collect()
+}
+
+/// The assets that the inputs hold, if each input's lock opens with one of `named` and the condition that
+/// its fulfillment fulfills. A part's lock opens with none.
+fn consumed_assets(
+    transaction: &Transaction,
+    locks: &[Unspent],
+    named: &BTreeSet<AssetId>,
+) -> Option<BTreeSet<AssetId>> {
+    if named.len() > COMPOSED_TRANSACTIONS_MAX {
+        return None;
     }
-    Ok(inputs)
+    // The outputs of one transaction are of one asset.
+    let mut found: BTreeMap<TransactionId, AssetId> = BTreeMap::new();
+    for (input, unspent) in transaction.inputs().iter().zip(locks) {
+        let maker = spent_output(input).transaction;
+        let fingerprint = &input.fulfillment.condition.fingerprint;
+        let opens = |asset: &AssetId| unspent.lock == Lock::new(asset, fingerprint);
+        match found.get(&maker) {
+            Some(asset) if opens(asset) => {}
+            Some(_) => return None,
+            None => {
+                found.insert(maker, named.iter().copied().find(opens)?);
+            }
+        }
+    }
+    Some(found.into_values().collect())
+}
+
+/// Names the assets as what is wrong, unless they are right and only a condition is not.
+fn refuse_assets_not_named(
+    view: &impl View,
+    transaction: &Transaction,
+    named: &BTreeSet<AssetId>,
+) -> Result<(), Rejection> {
+    let inputs = facts_of_inputs(view, transaction)?;
+    let consumed: BTreeSet<AssetId> = inputs.iter().map(|input| input.asset).collect();
+    if consumed != *named || inputs.iter().any(|input| input.part) {
+        return Err(foreign_asset());
+    }
+    Ok(())
 }
 
 /// What each input spends, for as many transactions that made it as one decision may read. Each is read
@@ -356,7 +409,7 @@ fn facts_of_inputs(
     }
     let in_order = transaction.inputs().iter().map(spent_output);
     Ok(in_order
-        .filter_map(|output| facts.get(&output).cloned())
+        .filter_map(|output| facts.get(&output).copied())
         .collect())
 }
 
@@ -401,19 +454,6 @@ fn refuse_foreign_assets(inputs: &[OutputFacts], asset: &AssetId) -> Result<(), 
         return Err(foreign_asset());
     }
     Ok(())
-}
-
-fn refuse_wrong_conditions(
-    transaction: &Transaction,
-    inputs: &[OutputFacts],
-) -> Result<(), Rejection> {
-    let opens =
-        |(input, output): (&Input, &OutputFacts)| input.fulfillment.condition == output.condition;
-    if transaction.inputs().iter().zip(inputs).all(opens) {
-        Ok(())
-    } else {
-        Err(invalid_signature())
-    }
 }
 
 fn not_spendable(view: &impl View, output: &OutputRef) -> Rejection {

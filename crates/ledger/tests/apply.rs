@@ -174,9 +174,39 @@ fn however_many_outputs_of_one_transaction_are_claimed_it_is_read_once() {
         book.apply(&decompose(&wide, &owner())),
         Err(RejectionClass::AmountError)
     );
-    assert_eq!(
-        book.reads.get(),
-        3,
-        "the spent one, and the creation of the whole supply"
-    );
+    assert_eq!(book.reads.get(), 2, "the creation of the whole supply");
+}
+
+#[test]
+fn a_composition_is_decided_without_history_and_reads_little_of_it_to_name_what_is_wrong() {
+    let mut book = Book::default();
+    let parts: Vec<Transaction> = (0..257)
+        .map(|number| asset(&format!("part {number}"), &[1, 1]))
+        .collect();
+    for part in &parts {
+        assert_eq!(book.apply(part), Ok(()));
+    }
+    let all: Vec<&Transaction> = parts.iter().collect();
+    let (most, rest) = all.split_at(256);
+    let too_many = compose(&all, &all, &owner());
+    assert_eq!(book.apply(&too_many), Err(RejectionClass::ValidationError));
+    let forgotten = compose(most, &most[..255], &owner());
+    assert_eq!(book.reads.get(), 0);
+    assert_eq!(book.apply(&forgotten), Err(RejectionClass::AssetIdMismatch));
+    let idle = compose(&most[..255], most, &owner());
+    assert_eq!(book.apply(&idle), Err(RejectionClass::AssetIdMismatch));
+    let stolen = compose(most, most, &thief());
+    assert_eq!(book.apply(&stolen), Err(RejectionClass::InvalidSignature));
+    assert_eq!(book.reads.get(), 2 * 256, "once for each, to name it");
+    assert_eq!(book.apply(&compose(most, most, &owner())), Ok(()));
+    let second = |part: &&Transaction| part.output_ref(1);
+    let both = Draft::compose("again", most.iter().map(|part| part.asset()))
+        .version(Version::V3)
+        .spend(rest[0].output_ref(0), key(&owner()));
+    let both = most
+        .iter()
+        .fold(both, |draft, part| draft.spend(second(part), key(&owner())));
+    let both = both.output(1, key(&owner())).sign(&[&owner()]).unwrap();
+    assert_eq!(book.apply(&both), Err(RejectionClass::ValidationError));
+    assert_eq!(book.reads.get(), 2 * 256, "none of these needed any");
 }

@@ -5,6 +5,8 @@
 //! scanner that checks that they are canonical too and obeys the rules about key names. No value is
 //! built, no error worded: whatever is not as expected gives `None`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Input, Operation, Output, Rules, Span, Transaction, Version, known_keys::KnownKeys};
@@ -142,7 +144,7 @@ pub(super) fn read(
     let signers_named = mode == Mode::Stored
         || match operation {
             Operation::Create | Operation::Decompose => {
-                signers_named(&inputs[0], rules.all_owners_sign)
+                signers_named(&inputs[0], &outputs, rules.all_owners_sign)
             }
             // What these spend says who must sign.
             Operation::Transfer | Operation::Compose => true,
@@ -215,25 +217,42 @@ fn check_operation(
     holds.then_some(())
 }
 
-/// Whether the proof of a CREATE or DECOMPOSE is the one that its owners stand for: a single owner's plain signature, or so
-/// many of the listed owners as signed. Nothing else binds the fulfillment of an input that spends
-/// nothing, so any other shape would let a stranger wrap the same signatures anew and commit the asset
-/// again under another id. Every signer is an owner then; every owner signs where that is the rule.
-fn signers_named(input: &Input, all_owners_sign: bool) -> bool {
+/// Whether the proof of a CREATE or DECOMPOSE is one that its owners stand for: a single owner's plain
+/// signature; of several owners, so many of them as signed, or what opens an output that they share with
+/// others. Nothing else binds the fulfillment of an input that spends nothing, so any other shape would let a
+/// stranger wrap the same signatures anew and commit the asset again under another id. Every signer is an
+/// owner. Where the rule is that all owners sign, there is one shape only.
+fn signers_named(input: &Input, outputs: &[Output], all_owners_sign: bool) -> bool {
     let Fulfillment {
         condition,
         signatures,
     } = &input.fulfillment;
-    if let ([owner], [(signer, _)]) = (&input.owners_before[..], &signatures[..]) {
+    let owners = &input.owners_before;
+    if let ([owner], [(signer, _)]) = (&owners[..], &signatures[..]) {
         return owner == signer && !condition.threshold;
     }
-    let parts: Vec<Condition> = input.owners_before.iter().map(Condition::of_key).collect();
-    let Ok(signed) = u32::try_from(signatures.len()) else {
+    if owners.len() < 2 {
         return false;
+    }
+    let all = signatures.len() == owners.len();
+    let some = signatures.len() < owners.len() && !all_owners_sign;
+    let parts: Vec<Condition> = owners.iter().map(Condition::of_key).collect();
+    let of_owners =
+        |signed: u32| (all || some) && *condition == Condition::of_threshold(signed, &parts);
+    let of_output = || {
+        if all_owners_sign || !condition.threshold {
+            return false;
+        }
+        let same = |output: &&Output| output.condition == *condition;
+        let Some(output) = outputs.iter().find(same) else {
+            return false;
+        };
+        let owners: BTreeSet<&PublicKey> = owners.iter().collect();
+        // One that names owners only would be a second shape beside the usual one.
+        output.public_keys.iter().any(|key| !owners.contains(key))
+            && signatures.iter().all(|(signer, _)| owners.contains(signer))
     };
-    parts.len() > 1
-        && (signatures.len() == parts.len() || (signatures.len() < parts.len() && !all_owners_sign))
-        && *condition == Condition::of_threshold(signed, &parts)
+    u32::try_from(signatures.len()).is_ok_and(of_owners) || of_output()
 }
 
 fn sorted_set(set: &mut Vec<PublicKey>, keys: impl Iterator<Item = PublicKey>) {
