@@ -150,6 +150,19 @@ describe('amounts', () => {
     assert.deepEqual(await unspent(alice), [])
   })
 
+  test('outputs of several transactions move together, and spent ones are told apart', async () => {
+    const [alice, bob, carol] = [keypair(), keypair(), keypair()]
+    const created = await create(alice, { hours: 2 }, null, [ownedBy(alice, '1'), ownedBy(bob, '1')])
+    const one = await connection.postTransactionCommit(signedTransfer([[created, 0]], [ownedBy(alice, '1')], alice))
+    const other = await connection.postTransactionCommit(signedTransfer([[created, 1]], [ownedBy(bob, '1')], bob))
+    const both = await connection.postTransactionCommit(
+      signedTransfer([[one, 0], [other, 0]], [ownedBy(carol, '2')], alice, bob))
+    assert.deepEqual(await unspent(carol), [[both.id, 0]])
+    assert.deepEqual(await unspent(alice), [])
+    assert.deepEqual(await unspent(alice, true), [[created.id, 0], [one.id, 0]])
+    assert.equal((await connection.listOutputs(bob.publicKey)).length, 2)
+  })
+
   test('two outputs of the largest amount move together', async () => {
     const [alice, bob] = [keypair(), keypair()]
     const largest = (owner) => [ownedBy(owner, AMOUNT_MAX), ownedBy(owner, AMOUNT_MAX)]

@@ -68,5 +68,10 @@ def signed_by_some(transaction, signers, others):
         fulfillment.add_subfulfillment(signature(transaction, 0, keypair))
     for public_key in others:
         fulfillment.add_subcondition(single(public_key).condition)
+    return opened_by(transaction, fulfillment)
+
+
+def opened_by(transaction, fulfillment):
+    """The only input opened by a fulfillment that was made elsewhere."""
     inputs = [{**transaction["inputs"][0], "fulfillment": fulfillment.serialize_uri()}]
     return with_id({**transaction, "inputs": inputs})

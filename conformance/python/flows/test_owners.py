@@ -81,6 +81,39 @@ def test_two_of_three_is_not_opened_otherwise(driver, alice, bob, carol):
     assert driver.outputs(alice, spent=False) == [(created["id"], 0)]
 
 
+def test_issuers_sign_through_the_condition_of_what_they_make(driver, alice, bob, carol):
+    keys = [pair.public_key for pair in (alice, bob, carol)]
+    draft = driver.prepare_create(keys[:2], asset=driver.asset("a dish washer"))
+    condition = conditions.threshold(2, *map(conditions.single, keys))
+    draft["outputs"] = [conditions.output(condition, keys)]
+    stranger = conditions.signed_by_some(draft, [bob, carol], keys[:1])
+    with pytest.raises(driver.exceptions.BadRequest) as refused:
+        driver.send(stranger)
+    assert "(InvalidSignature)" in refused.value.info["message"]
+    created = driver.send(conditions.signed_by_some(draft, [alice, bob], keys[2:]))
+    assert driver.outputs(carol) == [(created["id"], 0)]
+
+
+def test_one_alone_or_two_others_together_open_a_nested_condition(driver, alice, bob, carol):
+    keys = [pair.public_key for pair in (alice, bob, carol)]
+    draft = driver.prepare_create(keys[:2], asset=driver.asset("a trash can"))
+    both = conditions.threshold(2, *map(conditions.single, keys[1:]))
+    condition = conditions.threshold(1, conditions.single(keys[0]), both)
+    draft["outputs"] = [conditions.output(condition, keys)]
+    alone = conditions.ThresholdSha256(threshold=1)
+    alone.add_subfulfillment(conditions.signature(draft, 0, alice))
+    alone.add_subcondition(both.condition)
+    created = driver.send(conditions.opened_by(draft, alone))
+
+    draft = driver.prepare_transfer([(created, 0)], [([alice.public_key], 1)])
+    signatures = [conditions.signature(draft, 0, each) for each in (bob, carol)]
+    together = conditions.ThresholdSha256(threshold=1)
+    together.add_subcondition(conditions.single(keys[0]).condition)
+    together.add_subfulfillment(conditions.threshold(2, *signatures))
+    moved = driver.send(conditions.opened_by(draft, together))
+    assert driver.outputs(alice, spent=False) == [(moved["id"], 0)]
+
+
 def test_the_order_of_subconditions_does_not_matter(alice, bob, carol):
     keys = [pair.public_key for pair in (alice, bob, carol)]
     addresses = {

@@ -1,7 +1,11 @@
-"""COMPOSE: several assets are consumed and become one new asset (asset ledger 8)."""
+"""COMPOSE and DECOMPOSE: several assets become one, and one becomes several (asset ledger 8)."""
 
 import pytest
-from planetmint_driver.offchain import fulfill_transaction, prepare_compose_transaction
+from planetmint_driver.offchain import (
+    fulfill_transaction,
+    prepare_compose_transaction,
+    prepare_decompose_transaction,
+)
 from transactions.common.transaction import Transaction
 
 from daybook_conformance.clients import content_identifier
@@ -50,6 +54,39 @@ def test_what_was_composed_cannot_be_spent_again(driver, alice, bob):
     with pytest.raises(driver.exceptions.BadRequest) as refused:
         driver.send(again)
     assert "(DoubleSpend)" in refused.value.info["message"]
+
+
+def test_what_was_never_committed_cannot_be_composed(driver, alice):
+    unsent = driver.signed_create(alice, asset=driver.asset("unsent"))
+    sent = composed(driver, [unsent], alice, "of nothing", [([alice.public_key], 1)])
+    with pytest.raises(driver.exceptions.BadRequest) as refused:
+        driver.send(sent)
+    assert "(InputDoesNotExist)" in refused.value.info["message"]
+
+
+def decomposed(owner, whole, index, words):
+    draft = prepare_decompose_transaction(
+        inputs=Transaction.from_dict(whole).to_inputs([index]),
+        assets=[whole["id"]] + [content_identifier(word) for word in words],
+        recipients=[([owner.public_key], units) for units in range(1, len(words) + 1)],
+    )
+    return fulfill_transaction(draft, private_keys=[owner.private_key])
+
+
+def test_an_asset_comes_apart(driver, alice):
+    whole = driver.create(alice, asset=driver.asset("a bicycle to take apart"))
+    sent = decomposed(alice, whole, 0, ["wheel", "frame", "saddle"])
+    assert sent["operation"] == "DECOMPOSE"
+    assert driver.send(sent) == sent
+    assert driver.outputs(alice, spent=False) == [(sent["id"], n) for n in range(3)]
+
+
+def test_only_the_whole_of_an_asset_comes_apart(driver, alice):
+    halves = [([alice.public_key], 1), ([alice.public_key], 1)]
+    whole = driver.create(alice, halves, driver.asset("two halves"))
+    with pytest.raises(driver.exceptions.BadRequest) as refused:
+        driver.send(decomposed(alice, whole, 0, ["one", "two"]))
+    assert "(AmountError)" in refused.value.info["message"]
 
 
 def test_a_stranger_cannot_compose(driver, alice, bob):

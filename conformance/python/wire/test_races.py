@@ -36,7 +36,7 @@ def test_item_15_of_two_concurrent_commits_of_one_creation_exactly_one_is_accept
         assert len(get("/blocks", transaction_id=sent["id"]).json()) == 1
 
 
-def test_of_many_concurrent_spends_of_one_output_exactly_one_is_accepted(
+def test_item_39_of_many_concurrent_spends_of_one_output_exactly_one_is_accepted(
     post, get, creation, transfer, keypair
 ):
     owner = keypair()
