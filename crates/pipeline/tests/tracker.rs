@@ -14,8 +14,9 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use daybook_ledger::{
-    AssetId, BlockTime, Draft, Height, Position, RejectionClass, SigningKey, Transaction,
-    block::{Entry, Genesis, Validator},
+    AssetId, Block, BlockTime, Draft, Height, Position, RejectionClass, SigningKey, Transaction,
+    Verified,
+    block::{Entry, Genesis, Parent, Validator},
     json::Object,
     tracker::{
         self, Address, Book, Code, Contract, EntryKind, Fact, Key, Payload, Price, RecordType,
@@ -26,7 +27,7 @@ use daybook_pipeline::{
     Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller,
     TrackerOptions, start,
 };
-use daybook_store::{CheckOptions, Options, check, disk::simulated::SimulatedDisk};
+use daybook_store::{CheckOptions, Options, StoredBlock, check, disk::simulated::SimulatedDisk};
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -278,14 +279,48 @@ impl House {
     fn stop_and_check(self) {
         let disk = self.disk.clone();
         self.running.stop().unwrap();
-        let options = CheckOptions {
-            signatures: true,
-            store: options(),
-            ..CheckOptions::default()
-        };
-        let report = check(Path::new("/data"), Arc::new(disk), &options, &mut |_, _| {}).unwrap();
-        assert_eq!(report.findings, []);
+        assert_eq!(findings(disk), [""; 0]);
     }
+
+    /// What a check says if whoever has the node's keys had made the newest block of what `forge` leaves of
+    /// it.
+    fn check_forged(self, forge: impl FnOnce(&mut Vec<Entry>)) -> Vec<String> {
+        let store = self.node.store();
+        let mut blocks: Vec<_> = (1..=self.node.head().0)
+            .map(|height| store.block(Height(height)).unwrap().unwrap())
+            .map(|stored| (stored.block.header.time, stored.block.entries.clone()))
+            .collect();
+        self.running.stop().unwrap();
+        forge(&mut blocks.last_mut().unwrap().1);
+        let disk = SimulatedDisk::new();
+        let shared = Arc::new(disk.clone());
+        let (_, mut writer, _) =
+            daybook_store::open(Path::new("/data"), shared, &genesis(), options()).unwrap();
+        let mut parent = Parent::of_genesis(&genesis());
+        for (time, entries) in blocks {
+            let block = Block::seal(&parent, time, entries, &key(9));
+            parent = block.as_parent();
+            let rejected = Vec::new();
+            writer.append(&StoredBlock { block, rejected }).unwrap();
+        }
+        drop(writer);
+        findings(disk)
+    }
+}
+
+fn findings(disk: SimulatedDisk) -> Vec<String> {
+    let options = CheckOptions {
+        signatures: true,
+        store: options(),
+        ..CheckOptions::default()
+    };
+    let report = check(Path::new("/data"), Arc::new(disk), &options, &mut |_, _| {}).unwrap();
+    let findings = report.findings.into_iter();
+    findings.map(|finding| finding.what).collect()
+}
+
+fn asset_entry(transaction: Transaction) -> Entry {
+    Entry::Asset(Arc::new(Verified::from_stored(transaction)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -378,6 +413,92 @@ async fn a_payout_and_its_transfer_stand_side_by_side() {
     assert_eq!((again.id(), position), (paid.id(), None));
     assert_eq!(house.book(Book::held), 98_800);
     house.stop_and_check();
+}
+
+/// A house whose newest block pays 1,200 of 1,500 earned tokens out to `purse`.
+async fn paid_out(purse: &SigningKey) -> House {
+    let house = House::open().await;
+    let (payer, payee) = (key(20), key(21));
+    let contract = house.channel("c1", &payer, &payee, Address::common(&pem(&payee)));
+    house.close(&contract, 3, &payer, &payee);
+    let request = house.pay_out(&payee, purse, 1_200, 1);
+    house.recorded(request);
+    house
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_check_finds_a_payout_that_pays_somebody_else_and_change_that_does_not_come_back() {
+    let purse = key(22);
+    for (paid, change) in [(alice(), holder()), (purse.clone(), alice())] {
+        let house = paid_out(&purse).await;
+        let token = house.asset();
+        let found = house.check_forged(|entries| {
+            let planned = entries[0].as_asset().unwrap().clone();
+            let mut draft = Draft::transfer(token);
+            for input in planned.inputs() {
+                draft = draft.spend(input.spends.unwrap(), &holder());
+            }
+            let [first, second] = planned.outputs() else {
+                panic!("a payment and change: {planned:?}");
+            };
+            let forged = draft
+                .output(first.amount.units(), &paid)
+                .output(second.amount.units(), &change)
+                .sign(&[&holder()])
+                .unwrap();
+            let text = String::from_utf8(entries[1].text().to_vec()).unwrap();
+            let text = text.replace(&planned.id().to_string(), &forged.id().to_string());
+            let payout = tracker::Entry::read(text.into()).unwrap();
+            assert_eq!(payout.transfer(), Some(forged.id()));
+            *entries = vec![asset_entry(forged), Entry::Tracker(Arc::new(payout))];
+        });
+        assert!(
+            matches!(&found[..], [one] if one.contains("go to somebody else")),
+            "{found:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_check_finds_a_payout_behind_another_transaction_than_its_own() {
+    let house = paid_out(&key(22)).await;
+    let lamp = Draft::create(Object::from_iter([("kind", "lamp")]))
+        .output(1, &alice())
+        .sign(&[&alice()])
+        .unwrap();
+    let found = house.check_forged(|entries| entries.insert(1, asset_entry(lamp)));
+    assert!(
+        matches!(&found[..], [first, second]
+            if first.contains("no payout follows") && second.contains("moves another asset")),
+        "{found:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_check_finds_tokens_that_come_without_a_deposit_or_go_without_a_payout() {
+    let house = House::open().await;
+    let found = house.check_forged(|entries| assert!(entries.pop().is_some()));
+    assert!(
+        matches!(&found[..], [one] if one.contains("their deposit does not follow")),
+        "{found:?}"
+    );
+    let house = House::open().await;
+    let (held, amount) = house.book(|book| book.holdings().next().unwrap());
+    let theft = Draft::transfer(house.asset())
+        .spend(held, &holder())
+        .output(amount, &alice())
+        .sign(&[&holder()])
+        .unwrap();
+    let lamp = Draft::create(Object::from_iter([("kind", "lamp")]))
+        .output(1, &alice())
+        .sign(&[&alice()])
+        .unwrap();
+    house.commit(&lamp).await;
+    let found = house.check_forged(|entries| *entries = vec![asset_entry(theft)]);
+    assert!(
+        matches!(&found[..], [one] if one.contains("no payout follows")),
+        "{found:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

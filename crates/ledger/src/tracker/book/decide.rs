@@ -556,6 +556,7 @@ impl Book {
         let record = self.next_record(terms, ends, |_| Fact::Payout(paid.clone()), at, 0);
         Ok(Decision::Payout(PayoutPlan {
             token: terms.settings.token,
+            holder: terms.settings.holder,
             inputs,
             change,
             time: at,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Entry;
 use crate::{
-    AMOUNT_MAX, AssetId, OutputRef, PublicKey, Transaction, TransactionId,
+    AMOUNT_MAX, AssetId, Lock, Output, OutputRef, PublicKey, Transaction, TransactionId,
     block::BlockTime,
+    condition::Condition,
     json::{Object, Value},
     tracker::{
         Fact, Paid, Record,
@@ -33,6 +34,8 @@ pub(super) struct Holdings {
 #[derive(Clone, Debug)]
 pub struct PayoutPlan {
     pub(super) token: AssetId,
+    /// Who holds the tracker's tokens, and gets what is left over.
+    pub(super) holder: PublicKey,
     pub(super) inputs: Vec<(OutputRef, u64)>,
     pub(super) change: u64,
     pub(super) time: BlockTime,
@@ -153,27 +156,45 @@ impl PayoutPlan {
         ]))
     }
 
+    /// Checks that a TRANSFER is the one that was planned: what it spends, whom it pays, and how much.
+    ///
+    /// # Errors
+    /// What is different, in words.
+    pub fn check(&self, transfer: &Transaction) -> Result<(), String> {
+        let spent = transfer.inputs().iter().filter_map(|input| input.spends);
+        let mut planned = vec![(self.paid.pay_to, self.paid.amount)];
+        if self.change > 0 {
+            planned.push((self.holder, self.change));
+        }
+        let paid = transfer.outputs();
+        let amounts = paid.iter().map(|output| output.amount.units());
+        let lock = |key: &PublicKey| Lock::new(&self.token, &Condition::of_key(key).fingerprint);
+        let mut pairs = paid.iter().zip(&planned);
+        let astray = |(output, (key, _)): &(&Output, &(PublicKey, u64))| {
+            output.lock != lock(key) || output.public_keys != [*key]
+        };
+        if transfer.asset() != self.token {
+            Err("the payout moves another asset than the tracker's token".into())
+        } else if !spent.eq(self.inputs()) {
+            Err("the payout spends other outputs than those chosen for it".into())
+        } else if !amounts.eq(planned.iter().map(|(_, units)| *units)) {
+            Err("the payout moves other amounts than those asked for".into())
+        } else if let Some((_, (key, units))) = pairs.find(astray) {
+            let what = format!("the payout's {units} units for {key} go to somebody else");
+            Err(what)
+        } else {
+            Ok(())
+        }
+    }
+
     /// The entry that follows the TRANSFER in the block.
     ///
     /// # Panics
-    /// When the TRANSFER is not the one that was planned.
+    /// When the TRANSFER is not the one that was planned ([`PayoutPlan::check`]).
     pub fn entry(self, transfer: &Transaction) -> Entry {
-        let paid = transfer
-            .outputs()
-            .iter()
-            .map(|output| output.amount.units());
-        let planned = [self.paid.amount, self.change];
-        let planned = planned.into_iter().filter(|units| *units > 0);
-        assert!(
-            transfer.asset() == self.token
-                && paid.eq(planned)
-                && transfer
-                    .inputs()
-                    .iter()
-                    .filter_map(|input| input.spends)
-                    .eq(self.inputs()),
-            "the TRANSFER of a payout is the one that was planned"
-        );
+        if let Err(why) = self.check(transfer) {
+            panic!("the TRANSFER of a payout is the one that was planned: {why}");
+        }
         self.entry_for(transfer.id())
     }
 
