@@ -710,6 +710,28 @@ fn the_first_close_wins() {
     }
 }
 
+/// 17.7: both signed the older text as well, and whoever saw it may send it.
+#[test]
+fn a_close_below_the_deposited_receipt_is_refused_and_the_deposited_one_or_more_is_taken() {
+    let mut world = World::new();
+    let (alice, bob, spend, income) = pair(&mut world);
+    for (id, end) in [("same", settled(5, 9)), ("more", settled(6, 9))] {
+        let terms = contract(id, &spend, &income, 8);
+        world.open_transfer(&terms, &alice, &bob).unwrap();
+        for deposited in [settled(2, 9), settled(5, 9)] {
+            let text = draft::close_transfer(&terms, &deposited, &alice.pem, &bob.pem, None);
+            let park = cosigned(command::PARK, text, &alice, &bob);
+            world.send(park).unwrap();
+        }
+        for older in [settled(0, 0), settled(2, 9), settled(5, 8)] {
+            let close = world.close_transfer(&terms, older, &alice, &bob);
+            assert_eq!(code(close), "bad_count");
+        }
+        world.close_transfer(&terms, end, &alice, &bob).unwrap();
+    }
+    assert_eq!(world.state(&income).unwrap().amount, 11 * 500);
+}
+
 /// 49
 #[test]
 fn the_best_deposited_receipt_is_executed_at_the_lock() {

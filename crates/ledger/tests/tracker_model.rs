@@ -336,8 +336,12 @@ impl Model {
             }
             Wish::CloseTransfer(contract, end, payer, payee) => {
                 if self.closable(contract, end, *payer, *payee)? {
-                    self.channels.get_mut(&*contract.channel).unwrap().closed =
-                        Some((*end, End::Peers));
+                    let channel = self.channels.get_mut(&*contract.channel).unwrap();
+                    let best = channel.parked.unwrap_or_default();
+                    if (end.count, end.volume) < (best.count, best.volume) {
+                        return Err("bad_count");
+                    }
+                    channel.closed = Some((*end, End::Peers));
                 }
                 Ok(self.done())
             }

@@ -385,10 +385,17 @@ impl Book {
         at: BlockTime,
         history: &dyn History,
     ) -> Result<Decision, Refusal> {
-        let channel = match self.closable(terms, signed, settled, at, history)? {
-            Ok((channel, _)) => channel,
+        let (channel, parked) = match self.closable(terms, signed, settled, at, history)? {
+            Ok(open) => open,
             Err(entry) => return Ok(Decision::Repeat(entry)),
         };
+        // Both signed the lower one, too, but the other was deposited since: whoever saw an older text must
+        // not undo it.
+        if let Some(best) = parked
+            && (settled.count, settled.volume) < (best.count, best.volume)
+        {
+            return refuse_below(&best);
+        }
         let profit = match signed.to.kind() {
             AddressKind::Common => Some(self.common_of(signed.to.as_str(), history).profit),
             AddressKind::Income | AddressKind::Spend => None,
@@ -422,13 +429,7 @@ impl Book {
         }
         let best = parked.unwrap_or_default();
         if (settled.count, settled.volume) <= (best.count, best.volume) {
-            return refuse(
-                Code::BadCount,
-                format!(
-                    "a receipt over {} quanta and {} bytes is deposited already",
-                    best.count, best.volume
-                ),
-            );
+            return refuse_below(&best);
         }
         let body = Body::Command {
             request: command.request.clone(),
@@ -663,6 +664,17 @@ fn mark(command: &Command) -> Option<Mark> {
         signer: key.hash(),
         nonce: command.fresh().map(|fresh| fresh.nonce),
     })
+}
+
+/// A receipt that is worth no more than the one that the tracker keeps.
+fn refuse_below<T>(best: &Settled) -> Result<T, Refusal> {
+    refuse(
+        Code::BadCount,
+        format!(
+            "a receipt over {} quanta and {} bytes is deposited already",
+            best.count, best.volume
+        ),
+    )
 }
 
 fn conflict<T>() -> Result<T, Refusal> {
