@@ -6,8 +6,8 @@ use aws_lc_rs::digest::{SHA224, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 
 use super::{
-    Account, Book, Common, DERIVED_AHEAD_MS_MAX, Decision, History, IDEMPOTENT_MS, NONCES_MAX,
-    OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, nonces,
+    Account, Book, COMMONS_MAX, Common, DERIVED_AHEAD_MS_MAX, Decision, History, IDEMPOTENT_MS,
+    NONCES_MAX, OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, nonces,
 };
 use crate::{
     PublicKey, TransactionId,
@@ -301,6 +301,15 @@ impl Book {
         }
         if self.channels.len() >= OPEN_TRANSFERS_MAX {
             return refuse(Code::TooManyOpen, "the tracker has too many open channels");
+        }
+        if signed.to.kind() == AddressKind::Common
+            && self.commons.len() >= COMMONS_MAX
+            && !self.commons.contains_key(signed.to.as_str())
+        {
+            return refuse(
+                Code::TooManyOpen,
+                "the tracker owes too many common addresses",
+            );
         }
         // A price of zero can be planned for ever; the sums of bytes must stay numbers.
         let sums = [Some(spend), income].into_iter().flatten().all(|account| {

@@ -34,6 +34,10 @@ const OPEN_ADDRESSES_MAX: usize = 2_000_000;
 /// Open transfer channels of one tracker: 600 bytes each, 1.2 GB at the most.
 const OPEN_TRANSFERS_MAX: usize = 2_000_000;
 
+/// Common addresses that something is owed to or on its way to: 150 bytes each, 600 MB at the most. What
+/// is owed is paid out when its owner asks, which may be never.
+const COMMONS_MAX: usize = 4_000_000;
+
 /// How far the time in an address's derivation may run ahead of the ledger's, because each of one key's
 /// addresses takes another millisecond. Beyond it the key has opened more than one a millisecond for a
 /// whole second.
