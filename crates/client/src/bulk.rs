@@ -13,10 +13,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::{
-    Acknowledge, Client, Error, Numbered,
-    answer::numbered,
-    follow::{close_refusal, open_socket},
-    transport::Wire,
+    Acknowledge, Client, Error, Numbered, answer::numbered, follow::close_refusal,
+    socket::open_socket, transport::Wire,
 };
 
 /// Pieces of an upload that wait for the connection: enough to keep it busy, few enough that the

@@ -1,25 +1,17 @@
 //! Following the node's general event stream across broken connections and restarts of the node,
 //! without gap or repeat (docs/protocols/events.md).
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{fmt, time::Duration};
 
-use daybook_ledger::{Height, TransactionId};
-use futures_util::{SinkExt, StreamExt};
+use daybook_ledger::TransactionId;
 use serde::Deserialize;
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 use crate::{
     Client, Cursor, Error, From,
-    client::{BackOff, percent_encoded},
-    follow::open_socket,
-    transport::Wire,
+    client::percent_encoded,
+    place::Place,
+    socket::{Socket, Tries, open_socket},
 };
-
-/// Silence after which a connection counts as dead: three of the node's heartbeats (one every 30 s).
-const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// Which events a follower wants; an empty list lets everything pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,6 +37,8 @@ pub struct BookEvent {
     pub keys: Vec<String>,
     /// What moved.
     pub body: serde_json::Value,
+    /// It is told that this happened, but neither to whom nor what: keys and body are empty.
+    pub outline: bool,
     /// The JSON as the node sent it.
     pub text: String,
 }
@@ -53,14 +47,8 @@ pub struct BookEvent {
 pub struct Events {
     client: Client,
     filter: EventFilter,
-    /// What comes next. Known once the first connection was made.
-    cursor: Option<Cursor>,
-    /// The last event and its place. A connection that is made again begins with it, which shows that
-    /// the node still tells the same story.
-    last: Option<(Cursor, String)>,
-    socket: Option<WebSocketStream<Wire>>,
-    /// The next event is the last one of an earlier connection, come again.
-    repeats: bool,
+    place: Place,
+    socket: Socket,
     give_up_after: Option<Duration>,
 }
 
@@ -68,7 +56,7 @@ impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events")
             .field("filter", &self.filter)
-            .field("cursor", &self.cursor)
+            .field("cursor", &self.cursor())
             .finish_non_exhaustive()
     }
 }
@@ -90,24 +78,19 @@ enum Frame {
         keys: Vec<String>,
         #[serde(default)]
         body: serde_json::Value,
+        #[serde(default)]
+        outline: bool,
     },
 }
 
 impl Client {
     /// Follows every book of the node. Nothing is sent before [`Events::ready`] or [`Events::next`].
     pub fn events(&self, from: From, filter: EventFilter) -> Events {
-        let cursor = match from {
-            From::Now => None,
-            From::Height(height) => Some(Cursor { height, index: 0 }),
-            From::Cursor(cursor) => Some(cursor),
-        };
         Events {
             client: self.clone(),
             filter,
-            cursor,
-            last: None,
-            socket: None,
-            repeats: false,
+            place: Place::new(from),
+            socket: Socket::default(),
             give_up_after: None,
         }
     }
@@ -124,7 +107,7 @@ impl Events {
 
     /// What comes next; `None` before the first connection of a follower that begins now.
     pub fn cursor(&self) -> Option<Cursor> {
-        self.cursor
+        self.place.next()
     }
 
     /// Connects, so that everything committed from here on will be seen.
@@ -132,20 +115,11 @@ impl Events {
     /// # Errors
     /// As for [`Events::next`].
     pub async fn ready(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
-        let mut back_off = BackOff::default();
-        while self.socket.is_none() {
-            let Err(error) = self.connect().await else {
-                break;
-            };
-            let given_up = self
-                .give_up_after
-                .is_some_and(|limit| began.elapsed() >= limit);
-            if !error.is_transient() || given_up {
-                return Err(error);
+        let mut tries = Tries::within(self.give_up_after);
+        while !self.socket.is_open() {
+            if let Err(error) = self.connect().await {
+                tries.after(error, "the event stream").await?;
             }
-            tracing::debug!(%error, "connecting to the event stream again");
-            back_off.pause().await;
         }
         Ok(())
     }
@@ -159,21 +133,8 @@ impl Events {
     pub async fn next(&mut self) -> Result<BookEvent, Error> {
         loop {
             self.ready().await?;
-            let socket = self.socket.as_mut().expect("ready() connects");
-            let text = match tokio::time::timeout(SILENCE_MAX, socket.next()).await {
-                Ok(Some(Ok(Message::Text(text)))) => text,
-                // The socket prepares the pong by itself, but sends it only with the next write.
-                Ok(Some(Ok(Message::Ping(_)))) => {
-                    if socket.flush().await.is_err() {
-                        self.socket = None;
-                    }
-                    continue;
-                }
-                Ok(Some(Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_)))) => continue,
-                Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => {
-                    self.socket = None;
-                    continue;
-                }
+            let Some(text) = self.socket.text().await else {
+                continue;
             };
             if let Some(event) = self.take(&text)? {
                 return Ok(event);
@@ -183,11 +144,14 @@ impl Events {
 
     /// Takes one frame; `None` when it was seen on an earlier connection or is no event.
     fn take(&mut self, text: &str) -> Result<Option<BookEvent>, Error> {
-        let cursor = self.cursor.expect("a connection has a cursor");
-        let (position, event) = match serde_json::from_str(text).map_err(Error::protocol)? {
+        match serde_json::from_str(text).map_err(Error::protocol)? {
             Frame::Notice { notice, from } => {
-                self.note(&notice, from.as_deref())?;
-                return Ok(None);
+                // A heartbeat carries the place up to which everything was delivered.
+                if let (Some(from), "head" | "caught_up") = (from, &*notice) {
+                    let next: Cursor = from.parse().map_err(Error::protocol)?;
+                    self.place.caught_up(next)?;
+                }
+                Ok(None)
             }
             Frame::Event {
                 position,
@@ -196,80 +160,38 @@ impl Events {
                 id,
                 keys,
                 body,
+                outline,
             } => {
+                // By its id and not by its text: how much a node tells of an event may change.
+                if self.place.is_repeated(&id)? {
+                    return Ok(None);
+                }
                 let position: Cursor = position.parse().map_err(Error::protocol)?;
-                let event = BookEvent {
+                let next = Cursor {
+                    height: position.height,
+                    index: position.index.saturating_add(1),
+                };
+                self.place.passed(position, next, &id)?;
+                let id = id
+                    .parse()
+                    .map_err(|_| Error::protocol("an event without an id"))?;
+                Ok(Some(BookEvent {
                     position,
                     time,
                     kind,
-                    id: id
-                        .parse()
-                        .map_err(|_| Error::protocol("an event without an id"))?,
+                    id,
                     keys,
                     body,
+                    outline,
                     text: text.to_owned(),
-                };
-                (position, event)
-            }
-        };
-        if self.repeats {
-            self.repeats = false;
-            return match &self.last {
-                Some((_, last)) if last == text => Ok(None),
-                _ => Err(Error::Protocol(format!(
-                    "another event than before at {position}: the node holds another history"
-                ))),
-            };
-        }
-        if position < cursor {
-            return Err(Error::Protocol(format!(
-                "an event at {position} where {cursor} comes next"
-            )));
-        }
-        self.cursor = Some(Cursor {
-            height: position.height,
-            index: position.index.saturating_add(1),
-        });
-        self.last = Some((position, text.to_owned()));
-        Ok(Some(event))
-    }
-
-    /// Takes a notice. A heartbeat carries the place up to which everything was delivered.
-    fn note(&mut self, notice: &str, from: Option<&str>) -> Result<(), Error> {
-        let (Some(from), "head" | "caught_up") = (from, notice) else {
-            return Ok(());
-        };
-        let next: Cursor = from.parse().map_err(Error::protocol)?;
-        let missing = self.last.as_ref().filter(|(place, _)| *place < next);
-        if self.repeats
-            && let Some((place, _)) = missing
-        {
-            return Err(Error::Protocol(format!(
-                "no event at {place} any more: the node holds another history"
-            )));
-        }
-        if self.cursor.is_some_and(|cursor| cursor < next) {
-            self.cursor = Some(next);
-            // The last event is kept to compare histories by as long as it is of the newest height. An
-            // older one is not: a quiet stream would be read again from it.
-            if missing.is_some_and(|(place, _)| place.height.0 + 1 < next.height.0) {
-                self.last = None;
+                }))
             }
         }
-        Ok(())
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
-        let cursor = match self.cursor {
-            Some(cursor) => cursor,
-            // A height is taken at once, so that a connection that breaks before the first event
-            // does not lose what was committed meanwhile.
-            None => Cursor {
-                height: Height(self.client.latest_block().await?.height.0 + 1),
-                index: 0,
-            },
-        };
-        let asked = self.last.as_ref().map_or(cursor, |(last, _)| *last);
+        let cursor = self.place.or_head(&self.client).await?;
+        let asked = self.place.resume(cursor);
         let mut path = format!("/api/v1/streams/events?notices=true&from={asked}");
         for (name, values) in [("kind", &self.filter.kinds), ("key", &self.filter.keys)] {
             for value in values {
@@ -277,9 +199,8 @@ impl Events {
             }
         }
         let socket = open_socket(&self.client, &path).await?;
-        self.repeats = self.last.is_some();
-        self.cursor = Some(cursor);
-        self.socket = Some(socket);
+        self.place.connected(cursor, true);
+        self.socket.put(socket);
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use super::{
     link::{Again, Failed, Link, PATH, Signed},
     message,
 };
-use crate::{Client, ClientBuilder, Endpoint, Token, client::BackOff, follow::open_socket};
+use crate::{Client, ClientBuilder, Endpoint, Token, client::BackOff, socket::open_socket};
 
 /// How long a command may take, unless told otherwise. A version 2 message grows stale after five
 /// minutes, so a request must be given up well before that.

@@ -1,6 +1,6 @@
 //! One connection to the tracker, made again when it breaks; replies find their requests by token.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -12,15 +12,17 @@ use tokio_tungstenite::{
 };
 
 use super::Error;
-use crate::{Client, client::BackOff, follow::open_socket, transport::Wire};
+use crate::{
+    Client,
+    client::BackOff,
+    socket::{SILENCE_MAX, open_socket},
+    transport::Wire,
+};
 
 /// Where the tracker listens on a node's main listener (wallet tracker, section 2).
 pub(super) const PATH: &str = "/tracker";
 /// Requests under way on one connection; further ones wait. The tracker has a bound of its own.
 const REQUESTS_MAX: usize = 64;
-/// Silence after which a connection counts as dead: three of the tracker's pings (section 2, one every
-/// 30 s).
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// A signed answer, not checked yet.
 #[derive(Debug, Deserialize)]

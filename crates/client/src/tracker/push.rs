@@ -7,13 +7,16 @@ use daybook_ledger::tracker::{self as rules, Address, command, draft};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{
     Error, Tracker,
-    link::{PATH, SILENCE_MAX, Signed},
+    link::{PATH, Signed},
 };
-use crate::{client::BackOff, follow::open_socket, transport::Wire};
+use crate::{
+    client::BackOff,
+    socket::{Socket, open_socket},
+};
 
 /// How long the answer to a subscription may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +52,7 @@ pub struct Subscription {
     seq: Option<u64>,
     /// The events of that record which were seen.
     seen: Vec<(String, String)>,
-    socket: Option<WebSocketStream<Wire>>,
+    socket: Socket,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +81,7 @@ impl Tracker {
             topics,
             seq: from,
             seen: Vec::new(),
-            socket: None,
+            socket: Socket::default(),
         }
     }
 }
@@ -98,7 +101,7 @@ impl Subscription {
     /// # Errors
     /// As [`Subscription::next`]; `Connection` when the node is away.
     pub async fn ready(&mut self) -> Result<(), Error> {
-        if self.socket.is_some() {
+        if self.socket.is_open() {
             return Ok(());
         }
         let mut socket = open_socket(self.tracker.client(), PATH).await?;
@@ -146,7 +149,7 @@ impl Subscription {
         if self.seq.is_none() {
             self.seq = Some(subscribed.seq);
         }
-        self.socket = Some(socket);
+        self.socket.put(socket);
         Ok(())
     }
 
@@ -167,21 +170,8 @@ impl Subscription {
                 }
                 Err(error) => return Err(error),
             }
-            let socket = self.socket.as_mut().expect("ready() connects");
-            let text = match tokio::time::timeout(SILENCE_MAX, socket.next()).await {
-                Ok(Some(Ok(Message::Text(text)))) => text,
-                // The socket prepares the pong by itself, but sends it only with the next write.
-                Ok(Some(Ok(Message::Ping(_)))) => {
-                    if socket.flush().await.is_err() {
-                        self.socket = None;
-                    }
-                    continue;
-                }
-                Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => {
-                    self.socket = None;
-                    continue;
-                }
-                Ok(Some(Ok(_))) => continue,
+            let Some(text) = self.socket.text().await else {
+                continue;
             };
             let frame: Frame = read(&text)?;
             let (Some(event), Some(seq)) = (frame.event, frame.seq) else {
@@ -189,7 +179,7 @@ impl Subscription {
             };
             if event == "lagged" {
                 // What was dropped is in the log: the subscription begins again behind the last event.
-                self.socket = None;
+                self.socket.cut();
                 continue;
             }
             let signed: Signed = serde_json::from_value(frame.data.unwrap_or_default())
