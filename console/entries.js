@@ -19,6 +19,7 @@ export function What({ event }) {
   if (event.long) return html`<span class="faint">too large for a list</span>`
   const { body = {} } = event
   if (event.kind.startsWith('asset.')) return html`<${AssetLine} event=${event} />`
+  if (event.outline) return html`<span class="faint">shown to those whose it is</span>`
   const [record, ...rest] = body.records ?? []
   if (!record) {
     if (body.channel) return html`<span class="what">receipt over <${Amount} value=${body.tokens} /> for <${Id} kind="object" value=${body.channel} /></span>`

@@ -14,6 +14,15 @@ export class Problem extends Error {
   }
 }
 
+/** The node's token, if somebody gave it: in memory, until the page is left. */
+export const secret = { token: '' }
+
+/** The header that shows the token; what no header can carry is none. */
+export function authorization() {
+  const token = secret.token.trim()
+  return /^[!-~]+$/.test(token) ? { authorization: `Bearer ${token}` } : {}
+}
+
 /** The address of a question, without parameters that have no value. */
 export function address(path, params = {}) {
   const given = Object.entries(params).filter(([, value]) => value !== undefined && value !== null && value !== '')
@@ -26,7 +35,7 @@ export async function text(path, options = {}) {
   const stop = options.signal ? AbortSignal.any([options.signal, AbortSignal.timeout(PATIENCE_MS)]) : AbortSignal.timeout(PATIENCE_MS)
   let reply
   try {
-    reply = await fetch(path, { cache: 'no-store', ...options, signal: stop })
+    reply = await fetch(path, { cache: 'no-store', headers: authorization(), ...options, signal: stop })
   } catch (error) {
     if (options.signal?.aborted) throw error
     throw new Problem(0, error.name === 'TimeoutError' ? 'The node did not answer in time.' : 'The node cannot be reached.')

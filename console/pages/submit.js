@@ -2,10 +2,7 @@
 
 import { useState } from '../vendor/hooks.js'
 import { html, Id, Panel, Strange, Title } from '../widgets.js'
-import { data, Problem, text, useData } from '../node.js'
-
-/** Where the write token is kept: in memory, until the page is left. */
-let token = ''
+import { authorization, data, Problem, secret, text, useData } from '../node.js'
 
 /** Times that an unknown outcome is asked for, and the wait between, in milliseconds. */
 const LOOKS = 20
@@ -14,7 +11,7 @@ const LOOK_MS = 500
 export function SubmitPage() {
   const node = useData('node')
   const [source, setSource] = useState('')
-  const [shown, setShown] = useState(token)
+  const [token, setToken] = useState(secret.token)
   const [state, setState] = useState({})
   const required = node.value?.token_required
   const send = async (event) => {
@@ -30,10 +27,9 @@ export function SubmitPage() {
       setState({ wrong: 'It has no id: only signed transactions can be sent.' })
       return
     }
-    token = shown.trim()
     setState({ busy: 'Waiting for its block…' })
     try {
-      const headers = { 'content-type': 'application/json', ...(token ? { authorization: `Bearer ${token}` } : {}) }
+      const headers = { 'content-type': 'application/json', ...authorization() }
       await text('/api/v1/transactions?mode=commit', { method: 'POST', body: source, headers })
       setState({ id })
     } catch (problem) {
@@ -54,7 +50,7 @@ export function SubmitPage() {
           <textarea rows="12" spellcheck="false" autocomplete="off" value=${source} onInput=${(event) => setSource(event.currentTarget.value)} required></textarea>
         </label>
         ${required && html`<label>Write token
-          <input type="password" autocomplete="off" value=${shown} onInput=${(event) => setShown(event.currentTarget.value)} />
+          <input type="password" autocomplete="off" value=${token} onInput=${(event) => setToken(secret.token = event.currentTarget.value)} />
           <span class="faint">Kept in this page only, until it is closed or loaded again.</span>
         </label>`}
         <div><button type="submit" class="button main" disabled=${Boolean(state.busy)}>Send</button></div>

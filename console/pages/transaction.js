@@ -176,7 +176,7 @@ function Records({ value }) {
   const { event, records = [] } = value
   const told = event.body?.records ?? []
   return html`<${Panel} title="Records" wide>
-    ${told.length === 0 && html`<p class="empty">This entry moved nothing.</p>`}
+    ${told.length === 0 && html`<p class="empty">${event.outline ? 'What peers do is shown to them, and to the operator: on the node’s own machine, or with its token (see Submit).' : 'This entry moved nothing.'}</p>`}
     ${told.map((record, index) => html`<${Record} key=${record.seq} record=${record} more=${records[index] ?? {}} />`)}
     <${Source} text=${JSON.stringify(event)} />
   </${Panel}>`

@@ -9,7 +9,7 @@ use daybook_ledger::{PublicKey, Rejection, TransactionId};
 use daybook_pipeline::{Acknowledge, Door, Node, Outcome, Status};
 use daybook_wire::{
     assets::{status_committed, status_pending, status_rejected},
-    events::{self, EventFilter, FILTER_VALUES_MAX},
+    events::{self, EventFilter, FILTER_VALUES_MAX, Sight},
 };
 use serde_json::{Value, json};
 
@@ -25,6 +25,9 @@ pub const LOCAL_NAMES: [&str; 4] = [
 ];
 /// The name under which committed events are delivered.
 pub(crate) const FEED: &str = "ledger.events";
+/// What services are shown of the wallet tracker: they are guests, and what its peers do among each
+/// other is told by its own subscriptions.
+const SIGHT: Sight = Sight::Outline;
 /// Outputs in one answer; a key with more is for the HTTP listing.
 const OUTPUTS_MAX: usize = 1_000;
 
@@ -257,14 +260,14 @@ pub(crate) async fn feed(
         for (index, entry) in (0u32..).zip(&block.entries) {
             let position = daybook_ledger::Position { height, index };
             let early = wanted.from.is_some_and(|from| position < from);
-            if early || !wanted.filter.matches(entry) {
+            if early || !wanted.filter.matches(entry, SIGHT) {
                 continue;
             }
             while !outbound.has_room() {
                 tokio::time::sleep(PAUSE).await;
             }
             let mut event = Vec::with_capacity(512);
-            events::event(&mut event, position, block.header.time, entry);
+            events::event(&mut event, position, block.header.time, entry, SIGHT);
             let Ok(event) = String::from_utf8(event) else {
                 return;
             };

@@ -21,7 +21,7 @@ use crate::{
 
 /// Units of one gift (section 10).
 const GIFT: u64 = 50;
-/// Units that a faucet begins with: more than anybody will ask for.
+/// Units of a faucet's own token: more than anybody will ask for.
 const FUND: u64 = 1_000_000_000_000;
 /// Outputs of its own that it looks at for one gift: gifts leave it one, so more were given to it.
 const COINS_MAX: usize = 100;
@@ -46,7 +46,18 @@ impl fmt::Debug for Faucet {
 }
 
 impl Faucet {
-    /// Opens the faucet of a key; the first time, its token is created.
+    /// A faucet that gives away what a key holds of an asset.
+    pub fn of(asset: AssetId, key: SigningKey) -> Faucet {
+        Faucet {
+            inner: Arc::new(Inner {
+                key,
+                asset,
+                turn: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Opens the faucet of a token of its own, held by a key; the first time, the token is created.
     ///
     /// # Errors
     /// Why the token could not be created, in words.
@@ -71,13 +82,7 @@ impl Faucet {
                 _ => return Err("the node takes no transactions".to_owned()),
             }
         }
-        Ok(Faucet {
-            inner: Arc::new(Inner {
-                asset: issue.asset(),
-                key,
-                turn: Mutex::new(()),
-            }),
-        })
+        Ok(Faucet::of(issue.asset(), key))
     }
 
     /// The token.
@@ -90,7 +95,10 @@ impl Faucet {
         let _turn = self.inner.turn.lock().await;
         let (coins, held) = self.coins(node)?;
         if held < GIFT {
-            return Err("the faucet is empty".to_owned());
+            let (asset, owner) = (self.inner.asset, self.inner.key.public_key());
+            return Err(format!(
+                "the faucet is empty; a TRANSFER of {asset} to {owner} fills it"
+            ));
         }
         let mut draft = Draft::transfer(self.inner.asset);
         for coin in coins {

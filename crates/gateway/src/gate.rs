@@ -3,14 +3,26 @@
 
 use std::{net::IpAddr, time::Instant};
 
+use daybook_wire::events::Sight;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::{
     Origins, Route,
     connection::Connection,
+    console::is_own as is_same_site,
     reply::{Refused, Reply, refused},
     server::Gateway,
 };
+
+/// What proxies add to a request that they pass on (RFC 7239, RFC 9110 section 7.6.3, and the usage
+/// before them).
+const PROXIES_SAY: [HeaderName; 5] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("via"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
@@ -74,6 +86,44 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// How much of the tracker's entries a request is shown beside its own protocol: everything where the
+/// log is public, and to the operator. That is who shows the node's token; on a node without one, who asks
+/// from the machine itself and neither through a proxy, which would stand for anybody, nor from a page
+/// of somebody else.
+pub(crate) fn sight(gateway: &Gateway, connection: &Connection, headers: &HeaderMap) -> Sight {
+    match usual_sight(gateway) {
+        Sight::Outline if operates(gateway, connection, headers) => Sight::Whole,
+        usual => usual,
+    }
+}
+
+/// Whether the operator asks, or a program of the operator's.
+pub(crate) fn operates(gateway: &Gateway, connection: &Connection, headers: &HeaderMap) -> bool {
+    match &gateway.settings.write_token {
+        Some(token) => bearer(headers).is_some_and(|shown| token.accepts(shown)),
+        None => connection.peer.to_canonical().is_loopback() && is_at_home(headers),
+    }
+}
+
+/// How much of them everybody is shown.
+pub(crate) fn usual_sight(gateway: &Gateway) -> Sight {
+    match &gateway.tracker {
+        Some(tracker) if tracker.public_log => Sight::Whole,
+        _ => Sight::Outline,
+    }
+}
+
+/// Whether a request names this machine as only a program or a page of it would, and no proxy says that
+/// it asks for another.
+fn is_at_home(headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    host.is_some_and(|host| is_loopback(host_name(host)))
+        && is_same_site(headers)
+        && !PROXIES_SAY.iter().any(|name| headers.contains_key(name))
+}
+
 /// Tells browsers which pages may read an answer.
 pub(crate) fn allow_origin(
     origins: &Origins,
@@ -121,18 +171,20 @@ fn is_own_host(hosts: &[String], headers: &HeaderMap) -> bool {
         return false;
     };
     let name = host_name(host);
-    if name
-        .parse::<IpAddr>()
-        .is_ok_and(|address| address.to_canonical().is_loopback())
-    {
-        return true;
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    is_loopback(name) || hosts.iter().any(|own| own.eq_ignore_ascii_case(plain))
+}
+
+/// Whether a host's name is always that of the machine itself.
+fn is_loopback(name: &str) -> bool {
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return address.to_canonical().is_loopback();
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    let localhost = name.len() >= 9
+    name.len() >= 9
         && name.is_char_boundary(name.len() - 9)
         && name[name.len() - 9..].eq_ignore_ascii_case("localhost")
-        && (name.len() == 9 || name.as_bytes()[name.len() - 10] == b'.');
-    localhost || hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+        && (name.len() == 9 || name.as_bytes()[name.len() - 10] == b'.')
 }
 
 /// A `Host` without its port and without the brackets of an IPv6 address.
@@ -164,6 +216,40 @@ pub(crate) fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at_home(pairs: &[(&'static str, &'static str)]) -> bool {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        is_at_home(&headers)
+    }
+
+    #[test]
+    fn programs_and_pages_of_the_machine_are_at_home() {
+        assert!(at_home(&[("host", "localhost:9984")]));
+        assert!(at_home(&[("host", "[::1]:9984")]));
+        let host = ("host", "127.0.0.1:9984");
+        assert!(at_home(&[host, ("origin", "http://127.0.0.1:9984")]));
+    }
+
+    #[test]
+    fn what_comes_through_a_proxy_or_from_another_page_is_not() {
+        let host = ("host", "127.0.0.1:9984");
+        for header in [
+            ("x-forwarded-for", "203.0.113.7"),
+            ("forwarded", "for=203.0.113.7"),
+            ("via", "1.1 proxy"),
+            ("x-real-ip", "203.0.113.7"),
+            ("origin", "https://evil.example"),
+            ("origin", "http://127.0.0.1:3000"),
+            ("sec-fetch-site", "cross-site"),
+        ] {
+            assert!(!at_home(&[host, header]), "{header:?}");
+        }
+        assert!(!at_home(&[("host", "ledger.example")]));
+        assert!(!at_home(&[]), "HTTP/1.0, as some proxies speak it");
+    }
 
     fn own(host: &str) -> bool {
         let mut headers = HeaderMap::new();

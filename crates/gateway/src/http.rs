@@ -95,7 +95,7 @@ async fn handle(
         route if route.is_console() => console::handle(gateway, connection, route, request).await,
         Route::OpenApi => json(StatusCode::OK, crate::OPENAPI.as_bytes()),
         Route::Events => {
-            events::subscribe(gateway, request).unwrap_or_else(|Refused(reply)| *reply)
+            events::subscribe(gateway, connection, request).unwrap_or_else(|Refused(reply)| *reply)
         }
         Route::Faucet => {
             let query = request.uri().query().unwrap_or_default();

@@ -21,14 +21,15 @@ use daybook_pipeline::{Node, Status};
 use daybook_store::{Name, SearchField, Store, StoreError};
 use daybook_wire::{
     assets::{Query, Refusal, SearchElement, append_id, append_search_elements, append_text},
-    events,
+    events::{self, Sight},
 };
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use crate::{
     connection::Connection,
-    reply::{Refused, Reply, fault, json, not_found, unavailable},
+    gate,
+    reply::{Refused, Reply, fault, json, not_found, refused, unavailable},
     server::Gateway,
 };
 
@@ -66,11 +67,17 @@ const HITS_MAX: usize = 10;
 /// Bytes of a hit's text that are shown.
 const HIT_BYTES_MAX: usize = 400;
 
+/// What somebody is told who asks about addresses and channels of others.
+const VEILED: &str = "Addresses and channels of the wallet tracker are shown to the operator: on the \
+                      node's own machine, or with its token; to everybody if tracker.public_log is set";
+
 /// What a question came to: an answer's body, nothing under that name, or a bad question.
 type Found = Result<Option<Vec<u8>>, Wrong>;
 
 enum Wrong {
     Refused(Refusal),
+    /// What peers of the tracker do among each other is not shown to the asker.
+    Veiled,
     Store(StoreError),
 }
 
@@ -105,6 +112,7 @@ pub(super) async fn answer(
         return Err(unavailable("Too many lists are being read").into());
     };
     let node = gateway.node.clone();
+    let sight = gate::sight(gateway, connection, request.headers());
     let looked = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let deadline = Instant::now() + PATIENCE;
@@ -112,6 +120,7 @@ pub(super) async fn answer(
             store: node.store().while_wanted(move || Instant::now() < deadline),
             deadline,
             node: &node,
+            sight,
         };
         asker.answer(&path, &Query::parse(&query), &facts)
     });
@@ -119,6 +128,7 @@ pub(super) async fn answer(
         Ok(Ok(Some(body))) => json(StatusCode::OK, body),
         Ok(Ok(None)) => not_found(),
         Ok(Err(Wrong::Refused(refusal))) => return Err(refusal.into()),
+        Ok(Err(Wrong::Veiled)) => refused(StatusCode::FORBIDDEN, VEILED),
         Ok(Err(Wrong::Store(error))) => fault(&error),
         Err(_) => unavailable("The answer could not be made"),
     })
@@ -135,6 +145,8 @@ struct Asker<'n> {
     /// Gives up when the deadline is over.
     store: Store,
     deadline: Instant,
+    /// How much of the tracker's entries the asker is shown.
+    sight: Sight,
 }
 
 impl Asker<'_> {
@@ -318,7 +330,7 @@ impl Asker<'_> {
                 break;
             }
             let position = Position { height, index };
-            append_event(list.element(), position, header.time, entry);
+            append_event(list.element(), position, header.time, entry, self.sight);
         }
         list.end(next)
     }
@@ -339,6 +351,7 @@ impl Asker<'_> {
             (None, None, None) => None,
             (Some(text), None, None) => Some(Wanted::Owner(public_key("key", text)?)),
             (None, Some(text), None) => Some(Wanted::Asset(asset_id("asset", text)?)),
+            (None, None, Some(_)) if self.sight == Sight::Outline => return Err(Wrong::Veiled),
             (None, None, Some(text)) => Some(Wanted::Object(text)),
             _ => {
                 let what = "One of key, asset and object";
@@ -358,7 +371,9 @@ impl Asker<'_> {
                     return false;
                 }
                 match times.of(&self.store, position.height) {
-                    Ok(time) => append_event(list.element(), position, time, &entry),
+                    Ok(time) => {
+                        append_event(list.element(), position, time, &entry, self.sight);
+                    }
                     Err(error) => failed = Some(error),
                 }
                 last = Some(position);
@@ -417,7 +432,7 @@ impl Asker<'_> {
                 if is_of_kind(entry) {
                     let position = Position { height, index };
                     let time = stored.block.header.time;
-                    append_event(list.element(), position, time, entry);
+                    append_event(list.element(), position, time, entry, self.sight);
                 }
             }
         }
@@ -440,7 +455,7 @@ impl Asker<'_> {
             && let Some(heading) = self.store.heading(position.height)?
         {
             let mut out = b"{\"status\":\"committed\",\"event\":".to_vec();
-            append_event(&mut out, position, heading.header.time, &entry);
+            append_event(&mut out, position, heading.header.time, &entry, self.sight);
             let _ = write!(
                 out,
                 ",\"block\":{{\"height\":{},\"hash\":\"{}\",\"time\":{},\"count\":{}}}",
@@ -449,8 +464,10 @@ impl Asker<'_> {
             match &entry {
                 Entry::Asset(transaction) => self.append_parts(&mut out, transaction)?,
                 other => {
-                    if let Some(entry) = tracker_of(other) {
-                        append_tracker_parts(&mut out, entry);
+                    if let Some(records) = tracker_of(other)
+                        && !self.sight.veils(other)
+                    {
+                        append_tracker_parts(&mut out, records);
                     }
                 }
             }
@@ -695,6 +712,9 @@ impl Asker<'_> {
     fn object(&self, query: &Query<'_>) -> Found {
         query.refuse_unknown(&["name"])?;
         let name = query.required("name")?;
+        if self.sight == Sight::Outline {
+            return Err(Wrong::Veiled);
+        }
         let now = self.node.now();
         let mut out = b"{\"name\":".to_vec();
         append_text(&mut out, name);
@@ -810,7 +830,9 @@ impl Asker<'_> {
             false
         };
         let object = Name::Tracker(IndexKey::Object(text));
-        self.store.entries_before(object, None, each)?;
+        if self.sight == Sight::Whole {
+            self.store.entries_before(object, None, each)?;
+        }
         if known {
             let kind = if AddressKind::of(text).is_some() {
                 "address"
@@ -997,9 +1019,15 @@ impl List {
 }
 
 /// An entry as an event. One that is too long for a list goes without names and body.
-pub(super) fn append_event(out: &mut Vec<u8>, position: Position, time: BlockTime, entry: &Entry) {
+pub(super) fn append_event(
+    out: &mut Vec<u8>,
+    position: Position,
+    time: BlockTime,
+    entry: &Entry,
+    sight: Sight,
+) {
     let start = out.len();
-    events::event(out, position, time, entry);
+    events::event(out, position, time, entry, sight);
     if out.len() - start > EVENT_BYTES_MAX {
         out.truncate(start);
         let _ = write!(

@@ -9,7 +9,7 @@ use daybook_pipeline::Published;
 use daybook_store::StoredBlock;
 use daybook_wire::{
     assets::{Query, Refusal},
-    events,
+    events::{self, Sight},
     websocket::write_text,
 };
 use http::Request;
@@ -17,6 +17,8 @@ use hyper::body::Incoming;
 
 use super::data::append_event;
 use crate::{
+    connection::Connection,
+    gate,
     reply::{Refused, Reply},
     server::Gateway,
     subscriber::{Feed, Subscriber},
@@ -32,6 +34,7 @@ const EVENTS_BYTES_MAX: usize = 32 << 10;
 /// Answers `/console/live?after=<height>`; without a height it begins with the next block.
 pub(super) fn subscribe(
     gateway: &Arc<Gateway>,
+    connection: &Connection,
     mut request: Request<Incoming>,
 ) -> Result<Reply, Refused> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -49,19 +52,20 @@ pub(super) fn subscribe(
         height: after.next(),
         index: 0,
     };
+    let live = Live(gate::sight(gateway, connection, request.headers()));
     let (reply, upgrade) = handshake(&mut request)?;
     let follower = gateway.node.follow(start.height);
-    let subscriber = Subscriber::new(gateway, Live, start, true);
+    let subscriber = Subscriber::new(gateway, live, start, true);
     gateway.streams.spawn(subscriber.serve(upgrade, follower));
     Ok(reply)
 }
 
-struct Live;
+struct Live(Sight);
 
 impl Feed for Live {
     fn frames(&self, published: &Published, _skipped: u32) -> (Bytes, u64) {
         let mut frame = Vec::new();
-        write_text(&mut frame, &summary(&published.block));
+        write_text(&mut frame, &summary(&published.block, self.0));
         (frame.into(), 1)
     }
 
@@ -83,7 +87,7 @@ impl Feed for Live {
 }
 
 /// A block in a few words: heading, how many entries of which kind, and the last of them.
-fn summary(stored: &StoredBlock) -> Vec<u8> {
+fn summary(stored: &StoredBlock, sight: Sight) -> Vec<u8> {
     let block = &stored.block;
     let header = &block.header;
     let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
@@ -115,7 +119,7 @@ fn summary(stored: &StoredBlock) -> Vec<u8> {
             height: header.height,
             index: index as u32,
         };
-        append_event(&mut out, position, header.time, entry);
+        append_event(&mut out, position, header.time, entry, sight);
         if out.len() - start > EVENTS_BYTES_MAX {
             out.truncate(end);
             break;

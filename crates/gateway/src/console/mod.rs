@@ -70,7 +70,7 @@ pub(crate) async fn handle(
             "The console is for its own pages only",
         )
         .into()),
-        Route::ConsoleLive => live::subscribe(gateway, request),
+        Route::ConsoleLive => live::subscribe(gateway, connection, request),
         Route::ConsoleData => data::answer(gateway, connection, &request).await,
         _ => Ok(match below(request.uri().path(), "/console/") {
             Some(path) => files::file(path, request.headers()),
@@ -94,7 +94,7 @@ fn below<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
 ///
 /// Browsers name the origin with every WebSocket, and say of the rest where it comes from. The scheme is
 /// left out of account: behind a proxy that speaks TLS the node sees the other one.
-fn is_own(headers: &HeaderMap) -> bool {
+pub(crate) fn is_own(headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     let origin = text(header::ORIGIN);
     let same_host = |origin: &[u8]| {

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use daybook_ledger::{Height, Position, block::Entry};
-use daybook_pipeline::{FollowError, Published};
-use daybook_wire::events::{self, EventFilter, EventParameters};
+use daybook_pipeline::FollowError;
+use daybook_wire::events;
 use http::{HeaderValue, StatusCode, header};
 use tokio::{
     sync::mpsc,
     time::{self, Instant, MissedTickBehavior},
 };
 
-use super::{SERVER_SENT_FRAMES, encode};
+use super::{SERVER_SENT_FRAMES, Shown};
 use crate::{
     body::{Body, Piece},
     budget::{Cursor, Taken},
@@ -33,20 +33,21 @@ const GREETING: &[u8] = b": subscribed\nretry: 1000\n\n";
 /// connection's own clock, and comes back with `Last-Event-ID`.
 pub(super) fn stream(
     gateway: &Arc<Gateway>,
-    parameters: EventParameters,
+    shown: Shown,
+    notices: bool,
     start: Position,
 ) -> Reply {
     let (pieces, body) = mpsc::channel(PIECES_WAITING_MAX);
     let follower = gateway.node.follow(start.height);
     let sender = Sender {
         pieces,
-        filter: parameters.filter,
-        notices: parameters.notices,
+        shown,
+        notices,
         start,
         next: start,
     };
     let gateway = gateway.clone();
-    let mut cursor = Cursor::new(gateway.clone(), follower, sender.filter.is_empty());
+    let mut cursor = Cursor::new(gateway.clone(), follower, sender.shown.shares_frames());
     tokio::spawn(async move {
         let _present = gateway.meters.subscriber();
         let mut sender = sender;
@@ -100,7 +101,7 @@ pub(super) fn stream(
 
 struct Sender {
     pieces: mpsc::Sender<Piece>,
-    filter: EventFilter,
+    shown: Shown,
     notices: bool,
     start: Position,
     /// Where what was not delivered yet begins.
@@ -117,7 +118,9 @@ impl Sender {
         } else {
             0
         };
-        let (frames, count) = frames(&published, &self.filter, skipped);
+        let (frames, count) = self
+            .shown
+            .frames(&published, SERVER_SENT_FRAMES, skipped, write);
         self.next = Position {
             height: Height(height.0.saturating_add(1)),
             index: 0,
@@ -133,16 +136,6 @@ impl Sender {
         frame.extend_from_slice(b"\n\n");
         self.pieces.send(Ok(frame.into())).await.is_ok()
     }
-}
-
-fn frames(published: &Published, filter: &EventFilter, skipped: u32) -> (Bytes, u64) {
-    let block = &published.block;
-    if skipped > 0 || !filter.is_empty() {
-        return encode(block, filter, skipped, write);
-    }
-    let frames = published.frames[SERVER_SENT_FRAMES]
-        .get_or_init(|| encode(block, &EventFilter::default(), 0, write).0);
-    (frames.clone(), block.block.entries.len() as u64)
 }
 
 /// One event: its JSON has no line breaks.

@@ -175,14 +175,14 @@ impl Caller {
             Ask::Address(address) => ask(store, |book, history| {
                 book.address_state(&address, now, history)
             })
+            .flatten()
             .map(|state| reply::address_state(&state, pem)),
-            Ask::Channel(id) => {
-                let state = ask(store, |book, history| book.channel_state(&id, now, history));
-                Ok(reply::channel_state(&id, state, pem))
-            }
+            Ask::Channel(id) => ask(store, |book, history| book.channel_state(&id, now, history))
+                .map(|state| reply::channel_state(&id, state, pem)),
             Ask::Common(address) => ask(store, |book, history| {
                 book.common_state(&address, now, history)
             })
+            .flatten()
             .map(|state| reply::common_state(&address, &state, pem)),
             Ask::Touch { cursor } => tracker
                 .cursors

@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use daybook_ledger::tracker::{
-    AddressKind, Code, Entry, History, IndexKey, KeyHash, Listing, Record, Refusal, Settings,
+    AddressKind, Code, Entry, IndexKey, KeyHash, Listing, Record, Refusal, Settings,
 };
 use daybook_store::{Order, Store, StoreError};
 use daybook_wire::tracker::{Page, PageMeta};
@@ -176,7 +176,10 @@ impl<'s> Records<'s> {
         if let Some(entry) = self.recent.as_ref().filter(holds) {
             return Ok(entry.clone());
         }
-        let found = self.store.newest(IndexKey::Sequence(sequence));
+        let found = self
+            .store
+            .newest_tracker_entry(IndexKey::Sequence(sequence))
+            .map_err(|error| unreadable(&error))?;
         let entry = found.ok_or_else(|| missing(sequence))?;
         self.recent = Some(entry.clone());
         Ok(entry)

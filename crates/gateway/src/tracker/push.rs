@@ -823,7 +823,7 @@ impl Due {
                 let state = ask(store, |book, history| {
                     book.address_state(address, now, history)
                 });
-                let state = reply::address_state(&state.ok()?, pem);
+                let state = reply::address_state(&state.flatten().ok()?, pem);
                 let text = format!(
                     "{{\"event\":\"address.limit\",\"seq\":{},{}",
                     self.sequence,

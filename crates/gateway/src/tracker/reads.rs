@@ -2,8 +2,10 @@
 
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
-use daybook_ledger::tracker::{Book, Entry, History, IndexKey};
+use daybook_ledger::tracker::{Book, Entry, History, IndexKey, Refusal};
 use daybook_store::Store;
+
+use super::listing::unreadable;
 
 /// How often a question is asked again because it wanted more of history: one about an address or a
 /// channel names one object.
@@ -11,20 +13,28 @@ const TRIES_MAX: usize = 4;
 
 /// Asks the book. It is locked meanwhile, and history lies on disk: what the question wants of it is read
 /// between two tries.
-pub(super) fn ask<T>(store: &Store, question: impl Fn(&Book, &dyn History) -> T) -> T {
+///
+/// # Errors
+/// `internal` when the log cannot be read: a guess at what it says is no answer.
+pub(super) fn ask<T>(
+    store: &Store,
+    question: impl Fn(&Book, &dyn History) -> T,
+) -> Result<T, Refusal> {
     let fetched = Fetched::default();
     for _ in 1..TRIES_MAX {
         let answer = store.tracker(|book| question(book, &fetched));
         let missing = fetched.missing.take();
         if missing.is_empty() {
-            return answer;
+            return Ok(answer);
         }
         for key in missing {
-            let entry = store.newest(key.borrowed());
+            let entry = store
+                .newest_tracker_entry(key.borrowed())
+                .map_err(|error| unreadable(&error))?;
             fetched.known.borrow_mut().insert(key, entry);
         }
     }
-    store.tracker(|book| question(book, &fetched))
+    Ok(store.tracker(|book| question(book, &fetched)))
 }
 
 /// The part of history that was read so far.

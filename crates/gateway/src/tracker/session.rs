@@ -54,6 +54,9 @@ pub(super) const EVENTS_WAITING_MAX: usize = 1_024;
 /// Bytes of events that are handed to the socket at a time, so that replies are not behind all of them.
 const EVENT_BYTES_AT_ONCE: usize = 64 << 10;
 
+/// Bytes that the kernel holds unsent: what waits for a slow reader waits where it is counted.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// Time between two Pings, and Pings that may stay unanswered (section 2).
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PINGS_MISSED_MAX: u32 = 2;
@@ -101,6 +104,7 @@ pub(super) async fn serve(
     let Some((socket, input)) = opened(upgrade).await else {
         return;
     };
+    socket.limit_unsent(UNSENT_BYTES_MAX);
     let _present = gateway.meters.subscriber();
     let (read, write) = tokio::io::split(socket);
     let session = Arc::new(Session {

@@ -33,7 +33,7 @@ use daybook_store::{Options, disk::simulated::SimulatedDisk};
 use daybook_wire::assets::Dialect;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, task::JoinHandle};
-use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
+use tokio_tungstenite::tungstenite::{self, Message, WebSocket, client::IntoClientRequest};
 
 pub const START_MS: u64 = 1_700_000_000_000;
 
@@ -51,6 +51,7 @@ impl Clock for SetClock {
 /// What a test changes about its tracker.
 #[derive(Clone)]
 pub struct Change {
+    pub node: fn(&mut Settings),
     pub gateway: fn(&mut TrackerSettings),
     pub book: fn(&mut tracker::Settings),
 }
@@ -58,6 +59,7 @@ pub struct Change {
 impl Default for Change {
     fn default() -> Change {
         Change {
+            node: |_| {},
             gateway: |_| {},
             book: |_| {},
         }
@@ -170,10 +172,11 @@ impl House {
             limits: TrackerLimits::default(),
         };
         (change.gateway)(&mut tracker);
-        let settings = Settings {
+        let mut settings = Settings {
             tracker: Some(tracker),
             ..Settings::default()
         };
+        (change.node)(&mut settings);
         let socket = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = socket.local_addr().unwrap();
         let listener = Listener {
@@ -237,11 +240,20 @@ impl House {
     }
 
     pub fn connect_to(&self, path: &str) -> Client {
+        self.connect_as(path, &[])
+    }
+
+    /// A connection whose upgrade carries headers of its own.
+    pub fn connect_as(&self, path: &str, headers: &[(&'static str, &str)]) -> Client {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let url = format!("ws://localhost:{}{path}", self.address.port());
-        let (socket, _) = tungstenite::client(url, stream).unwrap();
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let (socket, _) = tungstenite::client(request, stream).unwrap();
         Client {
             socket,
             tokens: 0,
@@ -251,17 +263,54 @@ impl House {
 
     /// The body of a plain GET.
     pub fn get(&self, path: &str) -> (u16, Value) {
+        self.get_as(path, &[])
+    }
+
+    /// The body of a GET with headers of its own.
+    pub fn get_as(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, Value) {
         use std::io::{Read, Write};
+        let lines = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines: String = lines.collect();
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         (status, serde_json::from_str(body).unwrap())
+    }
+
+    /// The beginning of an answer that may have no end, as text, up to where it is enough.
+    pub fn begin_get(
+        &self,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        is_enough: &dyn Fn(&str) -> bool,
+    ) -> String {
+        use std::io::{Read, Write};
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let lines = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines: String = lines.collect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            let text = String::from_utf8_lossy(&bytes);
+            if is_enough(&text) {
+                return text.into_owned();
+            }
+            let count = stream.read(&mut piece).unwrap();
+            assert!(count > 0, "it ended: {text}");
+            bytes.extend_from_slice(&piece[..count]);
+        }
     }
 
     fn end(&mut self) {
@@ -426,6 +475,11 @@ impl Client {
         let frame: Value = serde_json::from_str(&self.text()).unwrap();
         assert!(frame.get("event").is_some(), "{frame}");
         frame
+    }
+
+    /// Whether no event came while replies were waited for.
+    pub fn has_no_event(&self) -> bool {
+        self.events.is_empty()
     }
 
     /// Asks and waits for the reply.

@@ -25,6 +25,7 @@ fn many(change: fn(&mut daybook_gateway::TrackerSettings)) -> House {
     House::with(Change {
         book: |book| book.open_incomes_max = 10_000,
         gateway: change,
+        ..Change::default()
     })
 }
 

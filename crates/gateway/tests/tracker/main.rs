@@ -5,6 +5,7 @@
 
 mod house;
 mod listing;
+mod privacy;
 mod push;
 mod replay;
 

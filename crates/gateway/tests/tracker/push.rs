@@ -1,5 +1,7 @@
 //! Subscriptions (item 48, section 17.4).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -149,4 +151,100 @@ fn topics_of_other_keys_are_refused_unless_the_log_is_public() {
         client.refused(131_072, &peer.about(message)),
         "rate_limited"
     );
+}
+
+/// Subscriptions of a slow reader: so many frames come of one record.
+const SLOW_SUBSCRIPTIONS: usize = 16;
+/// Records that are more than its queue and all buffers between it and the node hold, in that many
+/// frames of a kilobyte each.
+const FLOOD_RECORDS: u64 = 600;
+
+/// A reader that subscribed and then read nothing while records came, and the last record.
+fn flooded(house: &House, peer: &Peer) -> (Client, u64) {
+    let own = json!([{"pk": peer.pem}]);
+    let (mut slow, mut quick) = (house.connect(), house.connect());
+    for _ in 0..SLOW_SUBSCRIPTIONS {
+        subscribe(&mut slow, peer, own.clone(), None);
+    }
+    // Who subscribes last hears last: what it has heard was handed to all others before.
+    subscribe(&mut quick, peer, own, None);
+    let (mut client, mut last) = (house.connect(), 0);
+    for _ in 0..FLOOD_RECORDS {
+        client.told(2, &peer.bare());
+        last = quick.event()["seq"].as_u64().unwrap();
+    }
+    assert_eq!(last, house.sequence());
+    (slow, last)
+}
+
+fn many_addresses() -> Change {
+    Change {
+        book: |book| book.open_incomes_max = 10_000,
+        ..Change::default()
+    }
+}
+
+#[test]
+fn a_reader_that_is_too_slow_is_told_once_where_it_stopped_and_gets_nothing_more() {
+    let house = House::with(many_addresses());
+    let peer = Peer::ed25519(1);
+    let before = house.sequence();
+    let (mut slow, last) = flooded(&house, &peer);
+    let mut reached: BTreeMap<String, u64> = BTreeMap::new();
+    let mut lagged: BTreeMap<String, u64> = BTreeMap::new();
+    while lagged.len() < SLOW_SUBSCRIPTIONS {
+        let event = slow.event();
+        let name = event["subId"].as_str().unwrap().to_owned();
+        let sequence = event["seq"].as_u64().unwrap();
+        assert!(!lagged.contains_key(&name), "{event}");
+        if event["event"] == "lagged" {
+            assert_eq!(event["code"], "lagged");
+            assert!(event.get("data").is_none(), "it is not signed");
+            lagged.insert(name, sequence);
+        } else {
+            // Nothing is left out before the end.
+            let place = reached.entry(name).or_insert(before);
+            assert_eq!(sequence, *place + 1);
+            *place = sequence;
+        }
+    }
+    assert_eq!(lagged, reached, "the last record that each had is told");
+    assert!(lagged.values().all(|place| *place < last));
+    // The subscriptions are over: replies come, and no events before them.
+    let mut client = house.connect();
+    client.told(2, &peer.bare());
+    let name = lagged.keys().next().unwrap();
+    let ended = peer.about(json!({"subId": name}));
+    assert_eq!(slow.refused(131_073, &ended), "not_found");
+    assert!(slow.has_no_event());
+    // Nor do they count any more.
+    subscribe(&mut slow, &peer, json!([{"pk": peer.pem}]), None);
+}
+
+#[test]
+fn a_reader_that_lagged_resumes_where_it_stopped_without_a_gap() {
+    let house = House::with(many_addresses());
+    let peer = Peer::ed25519(1);
+    let (mut slow, last) = flooded(&house, &peer);
+    let (mut name, mut place, mut over) = (None, 0, 0);
+    while over < SLOW_SUBSCRIPTIONS {
+        let event = slow.event();
+        let is_first = *name.get_or_insert(event["subId"].clone()) == event["subId"];
+        if event["event"] == "lagged" {
+            over += 1;
+            if is_first {
+                assert_eq!(event["seq"], place);
+            }
+        } else if is_first {
+            place = event["seq"].as_u64().unwrap();
+        }
+    }
+    assert!(place < last);
+    let own = json!([{"pk": peer.pem}]);
+    subscribe(&mut slow, &peer, own, Some(place));
+    let mut client = house.connect();
+    client.told(2, &peer.bare());
+    for expected in place + 1..=last + 1 {
+        assert_eq!(slow.event()["seq"], expected);
+    }
 }
