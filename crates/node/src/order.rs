@@ -11,7 +11,7 @@ use daybook_ledger::{
 };
 use daybook_machine::{Url, Web, WebAnswer};
 use futures_util::TryStreamExt;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -161,7 +161,7 @@ pub(crate) async fn run(args: &Order, out: Out) -> Result<(), Failure> {
     ]);
     let payment = pay(&client, &key, asset, to, units, metadata).await?;
     // The machine learns of it before it is final, and sends it on if this program ends here. That it
-    // cannot be told is no reason not to pay.
+    // cannot be told is no reason not to pay; that it does not want the payment is.
     let announced = web
         .send(
             Method::POST,
@@ -171,8 +171,9 @@ pub(crate) async fn run(args: &Order, out: Out) -> Result<(), Failure> {
             WITHIN,
         )
         .await;
-    if let Err(error) = announced {
-        tracing::debug!(%error, "the machine was not told of the payment");
+    match announced {
+        Ok(answer) => check_wanted(&answer)?,
+        Err(error) => tracing::debug!(%error, "the machine was not told of the payment"),
     }
     let receipt = match client.commit(&Submission::from(&payment)).await {
         Fate::Committed(receipt) => receipt,
@@ -242,17 +243,30 @@ async fn follow(web: &Web, url: &Url, args: &Order, out: Out) -> Result<(), Fail
 
 /// The JSON of an answer that is no error.
 fn sound(answer: &WebAnswer) -> Result<Value, Failure> {
-    let json = answer.json().unwrap_or(Value::Null);
-    if answer.status.is_success() && json.is_object() {
-        return Ok(json);
+    match answer.json() {
+        Some(json) if answer.status.is_success() && json.is_object() => Ok(json),
+        _ => Err(unwanted(answer)),
     }
+}
+
+/// Whether a machine that was handed a payment still wants it. An order that is over or paid would keep
+/// the money. A machine that is out of order for a moment learns of the payment from the ledger.
+fn check_wanted(answer: &WebAnswer) -> Result<(), Failure> {
+    if answer.status.is_client_error() && answer.status != StatusCode::REQUEST_TIMEOUT {
+        return Err(unwanted(answer));
+    }
+    Ok(())
+}
+
+fn unwanted(answer: &WebAnswer) -> Failure {
+    let json = answer.json().unwrap_or(Value::Null);
     let reason = json["error"]["message"]
         .as_str()
         .unwrap_or("no reason was given");
-    Err(Failure::refused(format!(
+    Failure::refused(format!(
         "the machine answered {}: {reason}",
         answer.status.as_u16()
-    )))
+    ))
 }
 
 /// Signs a transfer to a machine; what is over goes back.

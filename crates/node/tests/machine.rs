@@ -8,7 +8,7 @@ mod common;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -837,6 +837,91 @@ async fn four_machines_do_business_and_every_unit_is_accounted_for() {
     ]);
     assert_eq!(answer.exit, 1);
     assert!(answer.stderr.contains("most"), "{}", answer.stderr);
+}
+
+/// A machine that answers an order, and the payment handed in for it with this status; ends after both.
+fn machine_that_answers_a_payment_with(
+    order: Value,
+    asset: AssetId,
+    payment: (u16, Value),
+) -> (String, std::thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = [
+        (200, format!("x-order-asset: {asset}\r\n"), order),
+        (payment.0, String::new(), payment.1),
+    ];
+    let serving = std::thread::spawn(move || {
+        for (status, headers, body) in answers {
+            let (stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                lines.read_line(&mut line).unwrap();
+                if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = text.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            lines.read_exact(&mut vec![0; length]).unwrap();
+            let body = body.to_string();
+            write!(
+                lines.into_inner(),
+                "HTTP/1.1 {status} Told\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+                 connection: close\r\n{headers}\r\n{body}",
+                body.len(),
+            )
+            .unwrap();
+        }
+    });
+    (url, serving)
+}
+
+#[tokio::test]
+async fn a_customer_does_not_pay_a_machine_that_refuses_the_payment() {
+    let mut town = Town::new().await;
+    let key = town.folder.path().join("customer.key");
+    let made = daybook(&["--json", "keys", "generate", "--out", key.to_str().unwrap()]).ok();
+    let wallet: PublicKey = made.one()["public_key"].as_str().unwrap().parse().unwrap();
+    let funding = town.payment(wallet, 50);
+    commit(&town.client, &funding).await;
+    let machine = SigningKey::from_seed([7; 32]).public_key();
+    let order = json!({
+        "uuid": "0b1c", "address": "A", "public_key": machine.to_string(), "value": 2,
+    });
+    let error = |code: &str, status: u16| json!({"error": {"message": "no more", "code": code, "status": status}});
+    // Refused for good, and out of order for a moment.
+    for (status, code, paid) in [
+        (410, "payment_expired", 0),
+        (400, "invalid_order", 0),
+        (503, "ledger_unavailable", 1),
+    ] {
+        let (url, serving) = machine_that_answers_a_payment_with(
+            order.clone(),
+            town.asset,
+            (status, error(code, status)),
+        );
+        let answer = daybook(&[
+            "--json",
+            "order",
+            &url,
+            "--key",
+            key.to_str().unwrap(),
+            "--no-wait",
+            "--url",
+            town.node.url(),
+        ]);
+        serving.join().unwrap();
+        let outputs = town.client.outputs(&machine, Some(false)).await.unwrap();
+        assert_eq!(outputs.len(), paid, "{status}");
+        assert_eq!(answer.exit, i32::from(paid == 0), "{answer:?}");
+        if paid == 0 {
+            assert!(answer.complaint().contains("no more"), "{answer:?}");
+        }
+    }
 }
 
 // Item 22, and the issue's fourth promise: killed at random moments, robot and provider alike.
