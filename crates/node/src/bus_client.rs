@@ -103,16 +103,9 @@ async fn serve(args: BusServe, out: Out) -> Result<(), Failure> {
             answer(&request, &command).await;
         });
     }
-    // Those that were begun are finished, and their answers written.
-    let _all = turns
-        .acquire_many(
-            u32::try_from(turns.available_permits())
-                .unwrap_or(0)
-                .max(args.at_once),
-        )
-        .await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    Ok(())
+    // Those that were begun are finished, and the broker has read their answers.
+    let _all = turns.acquire_many(args.at_once).await;
+    Ok(bus.close().await?)
 }
 
 async fn answer(request: &Incoming, command: &[String]) {
@@ -214,11 +207,8 @@ async fn subscribe(args: &BusSubscribe, out: Out) -> Result<(), Failure> {
             message.acknowledge().await;
         }
     }
-    if args.durable {
-        // The last acknowledgement is on its way.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
+    // The broker has read the last acknowledgement then.
+    Ok(bus.close().await?)
 }
 
 async fn services(args: &BusServices, out: Out) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, client::IntoClientRequest, protocol::WebSocketConfig},
+    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 use super::{BusError, BusKey, Call, Reply, ServiceError, Subscribe};
@@ -42,6 +42,8 @@ const ORDERS_MAX: usize = 1_024;
 const MESSAGES_MAX: usize = 4_096;
 /// What a call may take longer here than at the broker, whose answer says more.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a close may take: to write what is left, and to hear that the broker has read it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Says how to connect.
 #[derive(Clone, Debug)]
@@ -99,6 +101,9 @@ enum Order {
     Forget {
         request_id: String,
     },
+    Close {
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl BusBuilder {
@@ -138,6 +143,7 @@ impl BusBuilder {
             acks: HashMap::new(),
             next_ack: 1,
             refused: false,
+            closing: None,
         };
         let id = driver.id.subscribe();
         let socket = driver.connect().await?;
@@ -272,6 +278,23 @@ impl Bus {
         Ok(())
     }
 
+    /// Leaves the bus. When it returns, the broker has read everything that was ordered before, by
+    /// this handle, its clones, or an [`Incoming`]; what is ordered afterwards has no effect.
+    ///
+    /// # Errors
+    /// `Closed` when the connection was lost first, or the broker did not read on for ten seconds.
+    pub async fn close(self) -> Result<(), BusError> {
+        let (done, told) = oneshot::channel();
+        let leave = async {
+            self.order(Order::Close { done }).await?;
+            told.await.map_err(|_| BusError::Closed)
+        };
+        match timeout(CLOSE_TIMEOUT, leave).await {
+            Ok(left) => left,
+            Err(_) => Err(BusError::Closed),
+        }
+    }
+
     async fn order(&self, order: Order) -> Result<(), BusError> {
         self.orders.send(order).await.map_err(|_| BusError::Closed)
     }
@@ -350,6 +373,8 @@ struct Driver {
     next_ack: u64,
     /// The broker said that this service may not come in.
     refused: bool,
+    /// Who waits for the end.
+    closing: Option<oneshot::Sender<()>>,
 }
 
 struct OpenCall {
@@ -370,6 +395,8 @@ type Socket = WebSocketStream<Wire>;
 enum Ended {
     /// Nobody holds this client any more.
     Dropped,
+    /// It was told to leave.
+    Left,
     Lost,
     /// The broker said good-bye.
     Refused,
@@ -383,11 +410,15 @@ impl Driver {
                     let _ = socket.close(None).await;
                     return;
                 }
+                Ended::Left => return self.leave(&mut socket).await,
                 Ended::Refused => return,
                 Ended::Lost => {}
             }
             // Whoever waits for an acknowledgement learns that it will not come.
             self.acks.clear();
+            if self.closing.take().is_some() {
+                return;
+            }
             let mut pause = PAUSE_FIRST;
             socket = loop {
                 let share = rand::rng().random_range(0.5..1.0);
@@ -408,6 +439,28 @@ impl Driver {
             if self.resume(&mut socket).await.is_err() {
                 continue;
             }
+        }
+    }
+
+    /// Ends a connection on which everything is written. A process that went now, with something of
+    /// the broker's unread, would have its system take back what the broker has not read yet; so
+    /// this waits for the broker's own end, which follows on having read ours.
+    async fn leave(mut self, socket: &mut Socket) {
+        let ended = async {
+            socket.close(None).await?;
+            while !socket
+                .next()
+                .await
+                .transpose()?
+                .is_none_or(|m| m.is_close())
+            {}
+            Ok::<(), tungstenite::Error>(())
+        };
+        if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, ended).await
+            && let Some(done) = self.closing.take()
+        {
+            // Whoever asked may have stopped waiting.
+            let _ = done.send(());
         }
     }
 
@@ -531,13 +584,18 @@ impl Driver {
                         return Ended::Lost;
                     }
                     // What is there already goes into the same write.
-                    while let Ok(order) = self.taken.try_recv() {
+                    while self.closing.is_none()
+                        && let Ok(order) = self.taken.try_recv()
+                    {
                         if self.obey(socket, order).await.is_err() {
                             return Ended::Lost;
                         }
                     }
                     if socket.flush().await.is_err() {
                         return Ended::Lost;
+                    }
+                    if self.closing.is_some() {
+                        return Ended::Left;
                     }
                 }
                 message = socket.next() => {
@@ -614,6 +672,10 @@ impl Driver {
             }
             Order::Forget { request_id } => {
                 self.calls.remove(&request_id);
+                Ok(())
+            }
+            Order::Close { done } => {
+                self.closing = Some(done);
                 Ok(())
             }
         }
