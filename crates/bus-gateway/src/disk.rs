@@ -33,6 +33,20 @@ pub trait Disk: Send {
     /// # Errors
     /// When it is not known to be on disk.
     fn write(&mut self, ops: &[StoreOp]) -> Result<(), DiskError>;
+
+    /// Writes everything that is there into the new file `to`, as of one moment.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the file cannot be written.
+    fn copy(&self, to: &Path) -> Result<(), DiskError> {
+        if to.exists() {
+            return Err(DiskError(format!("{} exists already", to.display())));
+        }
+        let all: Vec<StoreOp> = self.load()?.into_iter().map(StoreOp::Put).collect();
+        // A file of its own rather than a copy of bytes: it is whole whatever is being written, and
+        // holds no page that was given up.
+        Redb::open(to)?.write(&all)
+    }
 }
 
 /// A file of redb's.

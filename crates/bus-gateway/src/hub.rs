@@ -2,16 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use daybook_bus::{
-    Bus, CallId, ConnId, Effect, Event, Frame, KeyVerdict, Local, Moment, Packet, StoreOp, Ticket,
+    Bus, CallId, ConnId, Effect, Event, KeyVerdict, Local, Moment, Packet, StoreOp, Ticket,
 };
 use daybook_pipeline::Node;
 use engineioxide::{DisconnectReason, Str};
@@ -22,7 +23,8 @@ use tokio::{
 };
 
 use crate::{
-    Keyring, KeyringError, ServiceKey, Settings,
+    DiskError, Keyring, KeyringError, ServiceKey, Settings,
+    journal::{self, Journal},
     ledger::{self, Wanted},
     outbound::{Drained, Outbound},
     sockets::{NAMESPACE_LEFT, Socket},
@@ -64,15 +66,38 @@ pub(crate) struct Hub {
     /// Where everything of the bus runs; events may come from other threads.
     runtime: tokio::runtime::Handle,
     next_conn: AtomicU64,
+    /// Notes wait to be written, and messages behind them.
+    noted: Notify,
 }
 
-pub(crate) type Write = (Vec<StoreOp>, Option<Ticket>);
+/// What the bus's store is asked for.
+pub(crate) enum Write {
+    /// To write, and to tell who waits.
+    Ops(Vec<StoreOp>, Option<Ticket>),
+    /// To copy itself into a new file.
+    Copy(PathBuf, Sender<Result<(), DiskError>>),
+}
+
+/// What the journal's flusher listens to.
+pub(crate) type NoteOrders = (Receiver<journal::Order>, Arc<AtomicBool>);
 
 struct State {
     bus: Bus,
     peers: HashMap<u64, Peer>,
     spans: HashMap<CallId, tracing::Span>,
     feeds: usize,
+    journal: Option<Journal>,
+    /// What follows from notes that are not written yet, in order.
+    outbox: Vec<Out>,
+}
+
+/// What is to be done once the notes before it are written.
+enum Out {
+    Text(Arc<Socket>, Str),
+    Left(Arc<Socket>),
+    Close(Arc<Socket>),
+    Local(Local),
+    Store(Write),
 }
 
 /// One client in the namespace.
@@ -110,9 +135,30 @@ impl Handle {
         Ok(before - self.0.look(|bus| bus.report().online).min(before))
     }
 
+    /// Copies durable subscriptions, what waits in them and dead letters into the new file `to`, as of
+    /// one moment, while the bus runs. Blocks until that is done.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the file cannot be written.
+    pub fn copy_store(&self, to: &Path) -> Result<(), DiskError> {
+        let (done, told) = crossbeam_channel::bounded(1);
+        let ended = |_| DiskError("the bus has ended".to_owned());
+        let order = Write::Copy(to.to_owned(), done);
+        self.0.store.send(order).map_err(|_| ended(()))?;
+        told.recv().map_err(|_| ended(()))?
+    }
+
     /// Numbers of this moment.
     pub fn report(&self) -> daybook_bus::Report {
         self.0.look(Bus::report)
+    }
+
+    /// What is going on, for a page that people look at: who is online, calls per second, where
+    /// requests wait, dead letters. No key and no payload is in it.
+    pub fn overview(&self) -> serde_json::Value {
+        // The pace is told for the moment of the question, also when nothing has come since.
+        self.0.handle(Event::Tick);
+        self.0.look(Bus::overview)
     }
 }
 
@@ -124,7 +170,7 @@ impl Hub {
         store: Sender<Write>,
         stored: &[daybook_bus::Stored],
         runtime: tokio::runtime::Handle,
-    ) -> Result<Arc<Hub>, String> {
+    ) -> Result<(Arc<Hub>, Option<NoteOrders>), String> {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -135,13 +181,28 @@ impl Hub {
             rules.feed = Some(ledger::FEED);
         }
         rules.tracing = tracing::enabled!(target: "daybook_bus", tracing::Level::DEBUG);
-        let bus = Bus::new(rules, Moment(began_micros), stored)?;
-        Ok(Arc::new(Hub {
+        rules.notes = settings.notes.is_some() && rules.remember_ms > 0;
+        let notes = settings.notes.as_deref().filter(|_| rules.notes);
+        let (remember_ms, bytes_max) = (rules.remember_ms, rules.remember_bytes_max as u64);
+        let now = Moment(began_micros);
+        let mut bus = Bus::new(rules, now, stored)?;
+        let (mut journal, mut orders) = (None, None);
+        if let Some(folder) = notes {
+            let opened = Journal::open(folder, now, remember_ms, bytes_max);
+            let (opened, found, ordered) =
+                opened.map_err(|e| format!("{}: {e}", folder.display()))?;
+            bus.recall(found);
+            orders = Some((ordered, opened.unflushed()));
+            journal = Some(opened);
+        }
+        let hub = Arc::new(Hub {
             state: Mutex::new(State {
                 bus,
                 peers: HashMap::new(),
                 spans: HashMap::new(),
                 feeds: 0,
+                journal,
+                outbox: Vec::new(),
             }),
             began: Instant::now(),
             began_micros,
@@ -157,7 +218,12 @@ impl Hub {
             settings,
             runtime,
             next_conn: AtomicU64::new(1),
-        }))
+            noted: Notify::new(),
+        });
+        // What a restart has made of what was under way is noted as well.
+        hub.handle(Event::Tick);
+        hub.write_notes();
+        Ok((hub, orders))
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -278,28 +344,53 @@ impl Hub {
             peers,
             spans,
             feeds,
+            journal,
+            outbox,
         } = state;
         let mut filled = Vec::new();
+        let mut waiting = journal.as_ref().is_some_and(Journal::is_waiting);
+        let was_waiting = waiting;
+        let mut go = |out: Out, waiting: bool| match waiting {
+            true => outbox.push(out),
+            false => self.go(out),
+        };
         for effect in bus.effects() {
             match effect {
                 Effect::Send { to, frame } => {
-                    if send(peers, to, frame) && sender.is_some() {
-                        filled.push(to);
+                    if let Some(peer) = peers.get(&to.0) {
+                        let text = peer.outbound.count(frame);
+                        go(Out::Text(peer.socket.clone(), text), waiting);
+                        if sender.is_some() && peer.outbound.is_over_mark() {
+                            filled.push(to);
+                        }
                     }
                 }
+                Effect::Note(note) => {
+                    if let Some(journal) = journal {
+                        journal.note(&note);
+                        waiting = true;
+                    }
+                }
+                Effect::Flush { ticket } => match journal {
+                    Some(journal) => {
+                        journal.wait(ticket);
+                        waiting = true;
+                    }
+                    None => self.refuse(vec![ticket]),
+                },
                 Effect::Farewell { conn } => {
                     if let Some(peer) = peers.get(&conn.0) {
-                        let _ = peer.socket.emit(NAMESPACE_LEFT);
+                        go(Out::Left(peer.socket.clone()), waiting);
                     }
                 }
                 Effect::Close { conn, reason } => {
                     if let Some(peer) = peers.get(&conn.0) {
                         tracing::debug!(reason, "closing a connection");
-                        close(&peer.socket);
+                        go(Out::Close(peer.socket.clone()), waiting);
                     }
                 }
                 Effect::CheckKey { conn, name, key } => self.check_key(conn, name, key.0),
-                Effect::Local(local) => self.answer_local(local),
+                Effect::Local(local) => go(Out::Local(local), waiting),
                 Effect::Feed { conn, arguments } => {
                     if let Some(peer) = peers.get_mut(&conn.0) {
                         self.begin_feed(peer, conn, &arguments, feeds);
@@ -313,10 +404,7 @@ impl Hub {
                         *feeds -= 1;
                     }
                 }
-                Effect::Store { ops, ticket } => {
-                    // The writer lives as long as the hub; what it cannot write it answers with no.
-                    let _ = self.store.send((ops, ticket));
-                }
+                Effect::Store { ops, ticket } => go(Out::Store(Write::Ops(ops, ticket)), waiting),
                 Effect::Began {
                     call,
                     name,
@@ -342,6 +430,10 @@ impl Hub {
                     }
                 }
             }
+        }
+        if waiting && !was_waiting {
+            // Everything that is readable now is routed first; its notes go into the same write.
+            self.noted.notify_one();
         }
         if let Some(sender) = sender {
             for to in filled {
@@ -557,6 +649,67 @@ impl Hub {
         }
     }
 
+    /// Writes notes, and sends what follows from them, once for all events of a turn of the runtime.
+    pub(crate) async fn run_notes(self: Arc<Hub>) {
+        loop {
+            self.noted.notified().await;
+            self.write_notes();
+        }
+    }
+
+    /// Writes notes, and sends what follows from them.
+    pub(crate) fn write_notes(self: &Arc<Hub>) {
+        let _runtime = self.runtime.enter();
+        let state = &mut *self.state.lock();
+        if let Some(journal) = &mut state.journal {
+            let now = self.now();
+            let mut written = journal.write();
+            if written.is_ok() && journal.is_full(now) {
+                written = journal.begin_file(now, &state.bus.notes());
+            }
+            if let Err(error) = written {
+                // What is under way goes on; it is only not acknowledged.
+                self.refuse(journal.abandoned());
+                state.journal = None;
+                self.forgetful(&error);
+            }
+        }
+        for out in state.outbox.drain(..) {
+            self.go(out);
+        }
+    }
+
+    fn go(self: &Arc<Hub>, out: Out) {
+        match out {
+            // The transport's own queue is longer than what the core puts in; what is refused is gone
+            // with its connection.
+            Out::Text(socket, text) => drop(socket.emit(text)),
+            Out::Left(socket) => drop(socket.emit(NAMESPACE_LEFT)),
+            Out::Close(socket) => close(&socket),
+            Out::Local(local) => self.answer_local(local),
+            // The writer lives as long as the hub; what it cannot write it answers with no.
+            Out::Store(write) => drop(self.store.send(write)),
+        }
+    }
+
+    /// Nothing that waits for these is acknowledged.
+    fn refuse(self: &Arc<Hub>, tickets: Vec<Ticket>) {
+        let hub = self.clone();
+        self.runtime.spawn(async move {
+            for ticket in tickets {
+                hub.handle(Event::Stored { ticket, ok: false });
+            }
+        });
+    }
+
+    /// Notes cannot be kept: nothing new is taken, because its repetition would not be known.
+    pub(crate) fn forgetful(self: &Arc<Hub>, error: &std::io::Error) {
+        tracing::error!(%error, "the bus's notes cannot be written; it takes no more requests");
+        let hub = self.clone();
+        self.runtime
+            .spawn(async move { hub.handle(Event::Forgetful) });
+    }
+
     /// Goes on with what waited for room.
     pub(crate) async fn run_drained(self: Arc<Hub>) {
         loop {
@@ -585,17 +738,6 @@ impl Hub {
 
 /// The longest sleep of the timer, so that it follows a clock that was set.
 const MAX_WAIT_MICROS: u64 = 3_600_000_000;
-
-/// Hands a packet to the transport. Answers whether the receiver's queue is nearly full now.
-fn send(peers: &HashMap<u64, Peer>, to: ConnId, frame: Frame) -> bool {
-    let Some(peer) = peers.get(&to.0) else {
-        return false;
-    };
-    // The transport's own queue is longer than what the core puts in; what is refused is gone with
-    // its connection.
-    let _ = peer.socket.emit(peer.outbound.count(frame));
-    peer.outbound.is_over_mark()
-}
 
 /// Ends a connection: by the transport's rules first, and then for good.
 pub(crate) fn close(socket: &Arc<Socket>) {

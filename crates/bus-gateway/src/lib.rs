@@ -12,6 +12,7 @@
 mod admin;
 mod disk;
 mod hub;
+mod journal;
 mod keyring;
 mod ledger;
 mod link;

@@ -36,6 +36,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Disk, DiskError, Handle, Keyring, Settings, admin,
     hub::{Hub, Write},
+    journal,
     link::{Link, Wire},
     meters,
     sockets::Sockets,
@@ -127,8 +128,27 @@ pub fn start(
             own.shutdown_background();
         })
         .map_err(system)?;
-    let hub =
+    let (hub, notes) =
         Hub::new(settings, keyring, node, writes, &stored, runtime.clone()).map_err(DiskError)?;
+    if let Some((orders, unflushed)) = notes {
+        let hub = Arc::downgrade(&hub);
+        thread::Builder::new()
+            .name("bus-notes".to_owned())
+            .spawn(move || {
+                let done = |ticket, ok| {
+                    if let Some(hub) = hub.upgrade() {
+                        hub.handle(Event::Stored { ticket, ok });
+                    }
+                };
+                let failed = |error: &std::io::Error| {
+                    if let Some(hub) = hub.upgrade() {
+                        hub.forgetful(error);
+                    }
+                };
+                journal::flush(&orders, &unflushed, &done, &failed);
+            })
+            .map_err(system)?;
+    }
     {
         let hub = Arc::downgrade(&hub);
         thread::Builder::new()
@@ -177,6 +197,7 @@ pub fn start(
     let tasks = vec![
         runtime.spawn(hub.clone().run_timers()),
         runtime.spawn(hub.clone().run_drained()),
+        runtime.spawn(hub.clone().run_notes()),
     ];
     Ok((
         Handle(hub.clone()),
@@ -201,6 +222,7 @@ impl Running {
             time::sleep(DRAIN_INTERVAL).await;
         }
         self.hub.end();
+        self.hub.write_notes();
         time::sleep(FAREWELL_TIME.min(end.saturating_duration_since(Instant::now()))).await;
         self.stop.send_replace(true);
         self.hub.close_all();
@@ -238,18 +260,29 @@ fn write(
     while let Ok(first) = written.recv() {
         let mut tickets = Vec::new();
         let mut ops: Vec<StoreOp> = Vec::new();
-        let mut take = |(more, ticket): Write| {
-            ops.extend(more);
-            tickets.extend(ticket);
+        let mut copies = Vec::new();
+        let mut take = |order: Write| match order {
+            Write::Ops(more, ticket) => {
+                ops.extend(more);
+                tickets.extend(ticket);
+            }
+            Write::Copy(to, done) => copies.push((to, done)),
         };
         take(first);
         written.try_iter().take(WRITES_AT_ONCE).for_each(take);
-        if !broken && let Err(error) = disk.write(&ops) {
+        if !broken
+            && !ops.is_empty()
+            && let Err(error) = disk.write(&ops)
+        {
             tracing::error!(%error, "durable subscriptions take no more messages");
             broken = true;
         }
         for ticket in tickets {
             done(ticket, !broken);
+        }
+        for (to, told) in copies {
+            // Whoever asked may have gone.
+            let _ = told.send(disk.copy(&to));
         }
     }
 }

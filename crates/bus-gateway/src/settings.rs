@@ -1,6 +1,6 @@
 //! How the bus listens.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use aws_lc_rs::{constant_time, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -34,6 +34,9 @@ pub struct Settings {
     pub admin_token: Option<AdminToken>,
     /// Renders `/metrics`.
     pub metrics: Option<PrometheusHandle>,
+    /// The folder in which notes are kept, so that a repeated request has one effect over a restart
+    /// too. `None` keeps them in memory.
+    pub notes: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -52,6 +55,7 @@ impl Default for Settings {
             allowed_origins: None,
             admin_token: None,
             metrics: None,
+            notes: None,
         }
     }
 }

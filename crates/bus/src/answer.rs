@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    CallId, Code, ConnId, Effect, Fault, Frame,
+    CallId, Code, ConnId, Effect, Fault, Frame, Moment, Note,
     bus::{Bus, Call, InstanceNo, Timer},
     message::{Reply, Response, extended, quoted, spliced},
     packet::packet_text,
@@ -17,7 +17,7 @@ impl Bus {
     pub(crate) fn response(&mut self, conn: ConnId, argument: Option<&str>, ack: Option<u64>) {
         self.counters.responses += 1;
         match self.try_response(conn, argument) {
-            Ok(()) => self.acknowledge_packet(conn, ack, json!({"ok": true})),
+            Ok(()) => self.acknowledge_when_noted(conn, ack, json!({"ok": true})),
             Err(fault) => self.refuse(conn, "api:response", fault, ack),
         }
     }
@@ -353,17 +353,39 @@ impl Bus {
         self.send_to(job.requester, frame);
     }
 
-    /// Keeps the end of a request for a repetition, as long as there is room.
+    /// Keeps the end of a request for a repetition, and notes it.
     pub(crate) fn remember(&mut self, no: InstanceNo, request_id: Arc<str>, done: Done) {
+        let at = self.now;
+        if self.instances.contains_key(&no) {
+            self.note(|| Note::Done {
+                no,
+                at,
+                request_id: request_id.clone(),
+                name: done.name.clone(),
+                quiet: done.quiet,
+                answer: done.answer.clone(),
+            });
+        }
+        self.remember_since(no, at, request_id, done);
+    }
+
+    /// Keeps the end of a request that was at `at`, as long as there is room.
+    pub(crate) fn remember_since(
+        &mut self,
+        no: InstanceNo,
+        at: Moment,
+        request_id: Arc<str>,
+        done: Done,
+    ) {
         let now = self.now;
-        let before = crate::Moment(
+        let before = Moment(
             now.0
                 .saturating_sub(self.settings.remember_ms.saturating_mul(1_000)),
         );
         let Some(instance) = self.instances.get_mut(&no) else {
             return;
         };
-        self.remembered_bytes += instance.memory.end(now, request_id, done);
+        self.remembered_bytes += instance.memory.end(at, request_id, done);
         self.remembered_bytes -= instance.memory.forget_before(before);
         while self.remembered_bytes > self.settings.remember_bytes_max {
             match instance.memory.forget_oldest() {

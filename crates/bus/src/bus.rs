@@ -10,7 +10,8 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Code, Counters, Fault, Grant, Moment, Settings, Subscription,
+    Code, Counters, Fault, Grant, Moment, Note, Settings, Subscription,
+    counters::Pace,
     durable::{Durables, Shelf},
     index::Index,
     message::{Reply, quoted},
@@ -126,6 +127,8 @@ pub enum Event<'a> {
         /// JSON of `data`, or of `error`.
         result: Result<String, String>,
     },
+    /// Notes cannot be written any more, so nothing is taken whose repetition would not be known.
+    Forgetful,
     /// Put the dead letters of a name back to where they came from.
     Replay {
         /// The name.
@@ -192,6 +195,14 @@ pub enum Effect {
         /// Who waits.
         ticket: Option<Ticket>,
     },
+    /// Write a note ([`Settings::notes`]). It is written before anything that is asked for after it is
+    /// done, and flushed soon.
+    Note(Note),
+    /// Tell [`Event::Stored`] once every note so far is flushed.
+    Flush {
+        /// Who waits.
+        ticket: Ticket,
+    },
     /// A call began ([`Settings::tracing`]).
     Began {
         /// Which.
@@ -250,7 +261,8 @@ pub struct Stored {
     pub value: Arc<str>,
 }
 
-/// A key on its way to be compared. It is never shown.
+/// A key on its way to be compared, or a token. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
 impl fmt::Debug for Secret {
@@ -339,6 +351,52 @@ pub(crate) struct Instance {
     pub(crate) slow: Option<Slow>,
     pub(crate) bucket: Bucket,
     pub(crate) forget_at: Option<Moment>,
+}
+
+impl Instance {
+    /// One that is not online, and has asked for nothing.
+    pub(crate) fn new(
+        id: Arc<str>,
+        name: Arc<str>,
+        grant: Arc<Grant>,
+        room: Arc<dyn Rooms>,
+    ) -> Instance {
+        Instance {
+            id,
+            name,
+            conn: None,
+            room,
+            online: false,
+            local: false,
+            grant,
+            token: String::new(),
+            version: None,
+            protocol: 0,
+            connected_at: Moment::default(),
+            catch_all: false,
+            subscriptions: Vec::new(),
+            feed: false,
+            in_flight: 0,
+            in_flight_max: 1,
+            queues: BTreeMap::new(),
+            assigned: IdSet::default(),
+            memory: Memory::default(),
+            open_calls: 0,
+            parked: Vec::new(),
+            slow: None,
+            bucket: Bucket::default(),
+            forget_at: None,
+        }
+    }
+
+    /// Keeps an answer until the instance comes back, if there is room.
+    pub(crate) fn park(&mut self, frame: Frame) -> bool {
+        let fits = self.parked.len() < PARKED_MAX;
+        if fits {
+            self.parked.push(frame);
+        }
+        fits
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -433,6 +491,7 @@ pub struct Bus {
     pub(crate) now: Moment,
     pub(crate) effects: Vec<Effect>,
     pub(crate) counters: Counters,
+    pub(crate) pace: Pace,
     pub(crate) conns: ById<Conn>,
     pub(crate) instances: ById<Instance>,
     pub(crate) by_id: HashMap<Arc<str>, InstanceNo>,
@@ -448,6 +507,8 @@ pub struct Bus {
     pub(crate) durables: Durables,
     pub(crate) local: Option<InstanceNo>,
     pub(crate) draining: bool,
+    /// Notes cannot be written.
+    pub(crate) forgetful: bool,
     next_number: u64,
 }
 
@@ -461,6 +522,7 @@ impl Bus {
             now,
             effects: Vec::new(),
             counters: Counters::default(),
+            pace: Pace::default(),
             conns: ById::default(),
             instances: ById::default(),
             by_id: HashMap::new(),
@@ -476,6 +538,7 @@ impl Bus {
             durables: Durables::default(),
             local: None,
             draining: false,
+            forgetful: false,
             next_number: 1,
             settings,
         };
@@ -513,6 +576,7 @@ impl Bus {
             Event::Revoked { key_id } => self.revoked(key_id),
             Event::Stored { ticket, ok } => self.stored(ticket, ok),
             Event::LocalAnswer { call, result } => self.local_answer(call, result),
+            Event::Forgetful => self.forgetful = true,
             Event::Replay { name } => self.replay(name),
             Event::Drain { deadline } => self.drain(deadline),
             Event::Tick => {}
@@ -621,6 +685,13 @@ impl Bus {
         self.effects.push(Effect::Send { to, frame });
     }
 
+    /// Makes a note, if notes are made.
+    pub(crate) fn note(&mut self, note: impl FnOnce() -> Note) {
+        if self.settings.notes {
+            self.effects.push(Effect::Note(note()));
+        }
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
@@ -650,11 +721,7 @@ impl Bus {
             return false;
         };
         let Some(conn) = instance.conn else {
-            let fits = instance.parked.len() < PARKED_MAX;
-            if fits {
-                instance.parked.push(frame);
-            }
-            return fits;
+            return instance.park(frame);
         };
         if !instance.room.has_room() {
             self.counters.dropped += 1;
@@ -735,12 +802,7 @@ impl Bus {
                     let next = self.now.after_ms(SWEEP_MS);
                     self.timers.insert((next, Timer::Sweep));
                 }
-                Timer::DrainEnds => {
-                    let conns: Vec<u64> = self.conns.keys().copied().collect();
-                    for conn in conns {
-                        self.leave(ConnId(conn));
-                    }
-                }
+                Timer::DrainEnds => self.end(),
             }
         }
     }
@@ -781,11 +843,11 @@ impl Bus {
         self.draining && self.calls.is_empty()
     }
 
-    /// Tells every client that it has left, and forgets them.
+    /// Tells every client that it has left. Where notes are made, it may come back after the restart.
     pub fn end(&mut self) {
         let conns: Vec<u64> = self.conns.keys().copied().collect();
         for conn in conns {
-            self.leave(ConnId(conn));
+            self.leave(ConnId(conn), true);
         }
     }
 
@@ -826,9 +888,16 @@ impl Bus {
         self.lines.retain(|_, line| !line.calls.is_empty());
     }
 
-    /// Whether a further away instance is too many; the oldest goes then.
+    /// Keeps an instance whose connection was lost, for as long as it may come back.
     pub(crate) fn keep_away(&mut self, no: InstanceNo) {
-        let at = self.now.after_ms(self.settings.resume_ms);
+        let at = self.now;
+        self.note(|| Note::Away { no, at });
+        self.keep_away_since(no, at);
+    }
+
+    /// Whether a further away instance is too many; the oldest goes then.
+    pub(crate) fn keep_away_since(&mut self, no: InstanceNo, since: Moment) {
+        let at = since.after_ms(self.settings.resume_ms);
         if let Some(instance) = self.instances.get_mut(&no) {
             instance.forget_at = Some(at);
         }
@@ -860,6 +929,7 @@ impl Bus {
         if let Some(at) = instance.forget_at {
             self.timers.remove(&(at, Timer::Forget(no)));
         }
+        self.note(|| Note::Gone { no });
         self.away.retain(|other| *other != no);
         self.by_id.remove(&instance.id);
         self.remembered_bytes -= instance.memory.bytes();
@@ -873,31 +943,14 @@ impl Bus {
         let id: Arc<str> = format!("{LOCAL_NAME}.{}.{:032x}", self.now.millis(), 0).into();
         let mut queues = BTreeMap::new();
         queues.insert(LOCAL_QUEUE.into(), QueueUse::default());
+        let grant = Arc::new(Grant::everything(""));
         let instance = Instance {
-            id: id.clone(),
-            name: LOCAL_NAME.into(),
-            conn: None,
-            room: Arc::new(Unbounded),
             online: true,
             local: true,
-            grant: Arc::new(Grant::everything("")),
-            token: String::new(),
-            version: None,
-            protocol: 0,
             connected_at: self.now,
-            catch_all: false,
-            subscriptions: Vec::new(),
-            feed: false,
-            in_flight: 0,
             in_flight_max: LOCAL_IN_FLIGHT_MAX,
             queues,
-            assigned: IdSet::default(),
-            memory: Memory::default(),
-            open_calls: 0,
-            parked: Vec::new(),
-            slow: None,
-            bucket: Bucket::default(),
-            forget_at: None,
+            ..Instance::new(id.clone(), LOCAL_NAME.into(), grant, Arc::new(Unbounded))
         };
         self.instances.insert(no, instance);
         self.by_id.insert(id, no);

@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    Code, ConnId, Fault, Pattern, StoreOp, Stored, Subscription, Ticket,
+    Begun, Code, ConnId, Effect, Fault, Note, Pattern, StoreOp, Stored, Subscription, Ticket,
     bus::{Bus, InstanceNo, Open, Timer},
     index::Entry,
     message::{Acknowledgement, Reply, extended, fields, quoted, text_of},
@@ -111,6 +111,37 @@ enum Waiting {
         seq: u64,
         attempt: u32,
     },
+    /// Notes are flushed, and what follows from them may be acknowledged.
+    Notes {
+        conn: ConnId,
+        ack: u64,
+        body: serde_json::Value,
+    },
+}
+
+impl Durables {
+    /// Requests that are being written: who asked, the request's id and its name.
+    pub(crate) fn storing(&self) -> impl Iterator<Item = (InstanceNo, &Arc<str>, &Arc<str>)> {
+        self.waiting.values().filter_map(|waiting| match waiting {
+            Waiting::Request { job, .. } => Some((job.requester, &job.request_id, &job.name)),
+            _ => None,
+        })
+    }
+
+    /// Whether a request waits in a subscription.
+    pub(crate) fn holds(&self, sender_id: &str, request_id: &str) -> bool {
+        let asked = |message: &Message| {
+            fields(Some(&message.body), &["sender_id", "request_id"]).is_ok_and(
+                |[sender, request]| {
+                    sender.and_then(text_of).as_deref() == Some(sender_id)
+                        && request.and_then(text_of).as_deref() == Some(request_id)
+                },
+            )
+        };
+        self.all
+            .values()
+            .any(|place| place.messages.values().any(asked))
+    }
 }
 
 /// A request's place in one subscription.
@@ -152,6 +183,12 @@ impl Bus {
         }
         self.durables.messages += copies.len();
         self.durables.bytes += body.len() * copies.len();
+        self.note(|| Note::Begun {
+            no: job.requester,
+            request_id: job.request_id.clone(),
+            name: job.name.clone(),
+            how: Begun::Storing,
+        });
         let conn = self.instances.get_mut(&job.requester).and_then(|instance| {
             let storing = Known::Storing(job.name.clone());
             instance.memory.begin(job.request_id.clone(), storing);
@@ -197,7 +234,44 @@ impl Bus {
                 seq,
                 attempt,
             }) => self.hand_over(to, durable, seq, attempt),
+            Some(Waiting::Notes { conn, ack, body }) => {
+                let body = match ok {
+                    true => body,
+                    false => {
+                        let mut refusal =
+                            Fault::new(Code::Overloaded).wrapped(self.settings.code_dialect);
+                        refusal["ok"] = false.into();
+                        refusal
+                    }
+                };
+                if self.conns.contains_key(&conn.0) {
+                    self.acknowledge_packet(conn, Some(ack), body);
+                }
+            }
         }
+    }
+
+    /// Acknowledges what has been done once it outlives the broker.
+    pub(crate) fn acknowledge_when_noted(
+        &mut self,
+        conn: ConnId,
+        ack: Option<u64>,
+        body: serde_json::Value,
+    ) {
+        let Some(number) = ack else {
+            return;
+        };
+        if !self.settings.notes {
+            return self.acknowledge_packet(conn, ack, body);
+        }
+        let ticket = self.number();
+        let ack = number;
+        self.durables
+            .waiting
+            .insert(ticket, Waiting::Notes { conn, ack, body });
+        self.effects.push(Effect::Flush {
+            ticket: Ticket(ticket),
+        });
     }
 
     fn request_stored(
@@ -230,6 +304,10 @@ impl Bus {
             for copy in copies {
                 self.admit_copy(copy, body, None, false);
             }
+            self.note(|| Note::Dropped {
+                no: requester,
+                request_id: request_id.clone(),
+            });
             self.answer_at_once(&job, Code::Overloaded);
             Err(Code::Overloaded)
         };
@@ -558,7 +636,7 @@ impl Bus {
                 self.remove_message(durable, seq, Vec::new());
             } else {
                 self.settle(durable, seq, no);
-                let error = said.error.unwrap_or("refused by the consumer");
+                let error = said.error.as_deref().unwrap_or("refused by the consumer");
                 self.again(durable, seq, said.delay_ms, error);
             }
             self.serve_durable(durable);

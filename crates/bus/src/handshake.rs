@@ -1,16 +1,15 @@
 //! From a connection to an instance that is online, and back (service bus, sections 3 and 4).
 
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc};
 
 use serde_json::json;
 
 use crate::{
     Code, ConnId, Effect, Fault, KeyVerdict, Rooms,
-    bus::{Bus, Conn, IdSet, Instance, InstanceNo, Introduced, Phase, Secret, Timer},
+    bus::{Bus, Conn, Instance, InstanceNo, Introduced, Phase, Secret, Timer},
     message::{Introduction, fields, text_of},
     name::is_service_name,
     packet::packet_text,
-    remember::Memory,
 };
 
 impl Bus {
@@ -119,30 +118,14 @@ impl Bus {
                 )
                 .into();
                 let instance = Instance {
-                    id: id.clone(),
-                    name: introduced.name,
                     conn: Some(conn),
-                    room,
-                    online: false,
-                    local: false,
-                    grant,
                     token: token.clone(),
                     version: introduced.version,
                     protocol,
                     connected_at: self.now,
                     catch_all,
-                    subscriptions: Vec::new(),
-                    feed: false,
-                    in_flight: 0,
                     in_flight_max,
-                    queues: BTreeMap::new(),
-                    assigned: IdSet::default(),
-                    memory: Memory::default(),
-                    open_calls: 0,
-                    parked: Vec::new(),
-                    slow: None,
-                    bucket: Default::default(),
-                    forget_at: None,
+                    ..Instance::new(id.clone(), introduced.name, grant, room)
                 };
                 self.instances.insert(no, instance);
                 self.by_id.insert(id, no);
@@ -156,7 +139,11 @@ impl Bus {
             state.instance = Some(no);
             state.timer = Some(deadline);
         }
-        let id = self.instances[&no].id.clone();
+        let instance = &self.instances[&no];
+        let id = instance.id.clone();
+        if self.settings.notes {
+            self.effects.push(Effect::Note(instance.note(no)));
+        }
         let body = json!({
             "id": &*id,
             "resume_token": token,
@@ -265,16 +252,16 @@ impl Bus {
     pub(crate) fn farewell(&mut self, conn: ConnId, fault: Fault) {
         let body = fault.wrapped(self.settings.code_dialect).to_string();
         self.send(conn, packet_text("\"shake_error\"", Some(&body)));
-        self.leave(conn);
+        self.leave(conn, false);
     }
 
     /// Says good-bye. The transport is closed a little later, unless the client does it first.
-    pub(crate) fn leave(&mut self, conn: ConnId) {
+    pub(crate) fn leave(&mut self, conn: ConnId, resumable: bool) {
         let here = |state: &Conn| state.phase != Phase::Leaving;
         if !self.conns.get(&conn.0).is_some_and(here) {
             return;
         }
-        self.gone(conn, false);
+        self.gone(conn, resumable);
         self.effects.push(Effect::Farewell { conn });
         let at = self.now.after_ms(self.settings.farewell_ms);
         self.timers.insert((at, Timer::Close(conn)));
@@ -317,7 +304,8 @@ impl Bus {
         if feed {
             self.effects.push(Effect::EndFeed { conn });
         }
-        if resumable && !self.draining {
+        // After a stop nobody comes back, unless it is to the next run.
+        if resumable && (!self.draining || self.settings.notes) {
             self.keep_away(no);
         } else {
             self.forget_instance(no);

@@ -19,6 +19,7 @@ mod index;
 mod message;
 mod moment;
 mod name;
+mod note;
 mod packet;
 mod presence;
 mod remember;
@@ -28,14 +29,15 @@ mod settings;
 mod subscribe;
 
 pub use bus::{
-    Bus, CallId, ConnId, Effect, Event, Frame, KeyVerdict, Local, Rooms, StoreOp, Stored, Ticket,
-    Unbounded,
+    Bus, CallId, ConnId, Effect, Event, Frame, KeyVerdict, Local, Rooms, Secret, StoreOp, Stored,
+    Ticket, Unbounded,
 };
 pub use code::{Code, Fault};
 pub use counters::Counters;
 pub use message::{JSON_DEPTH_MAX, Malformed, Subscription, depth_within, fields, text_of};
 pub use moment::Moment;
 pub use name::{EVENT_NAME_BYTES_MAX, NotAPattern, Pattern, is_reserved, is_service_name};
+pub use note::{Begun, Note};
 pub use packet::{NAMESPACE, NotAPacket, Packet, packet_text};
 pub use report::{DeadLetter, Report, ServiceReport, SubjectReport};
 pub use settings::{Delivery, Grant, Limits, Settings, Subject};

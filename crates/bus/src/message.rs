@@ -406,7 +406,8 @@ impl Subscription {
 pub(crate) struct Acknowledgement<'a> {
     pub(crate) delivery_id: Cow<'a, str>,
     pub(crate) delay_ms: u64,
-    pub(crate) error: Option<&'a str>,
+    /// What the consumer says: a text, or the JSON of something else.
+    pub(crate) error: Option<Cow<'a, str>>,
 }
 
 impl<'a> Acknowledgement<'a> {
@@ -427,7 +428,7 @@ impl<'a> Acknowledgement<'a> {
         Ok(Acknowledgement {
             delivery_id,
             delay_ms,
-            error,
+            error: error.map(|raw| text_of(raw).unwrap_or(Cow::Borrowed(raw))),
         })
     }
 }

@@ -1,8 +1,13 @@
 //! What an operator may look at (service bus, section 9).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use crate::{bus::Bus, index::Entry};
+use crate::{bus::Bus, durable::Dead, index::Entry};
+
+/// Entries of each list of an overview: what a page can show. Whole lists are pages of their own.
+const OVERVIEW_ENTRIES_MAX: usize = 200;
 
 /// One instance.
 #[derive(Clone, Debug)]
@@ -68,6 +73,88 @@ impl Bus {
             dead_letters: self.durables.dead.len(),
             timers: self.timers.len(),
         }
+    }
+
+    /// What is going on, on one page: who is online, how much is called, where requests wait, and what
+    /// nobody could do. Lists are cut after 200 entries; the numbers beside them are whole.
+    pub fn overview(&self) -> Value {
+        let report = self.report();
+        let mut services = self.services();
+        services.truncate(OVERVIEW_ENTRIES_MAX);
+        let mut queues: Vec<(&str, usize)> = self
+            .lines
+            .iter()
+            .filter(|(name, line)| !name.is_empty() && !line.calls.is_empty())
+            .map(|(name, line)| (&**name, line.calls.len()))
+            .collect();
+        // The longest first, so that it is never cut away.
+        queues.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        queues.truncate(OVERVIEW_ENTRIES_MAX);
+        let mut durable: Vec<_> = self.durables.all.values().collect();
+        durable.sort_by_key(|place| std::cmp::Reverse(place.messages.len()));
+        durable.truncate(OVERVIEW_ENTRIES_MAX);
+        let mut dead: BTreeMap<&str, (usize, &Dead)> = BTreeMap::new();
+        for letter in self.durables.dead.values() {
+            let entry = dead.entry(&letter.name).or_insert((0, letter));
+            // They are kept in the order in which they died.
+            *entry = (entry.0 + 1, letter);
+        }
+        let refused: serde_json::Map<String, Value> = self
+            .counters
+            .refused
+            .iter()
+            .map(|(code, count)| (code.code().to_owned(), (*count).into()))
+            .collect();
+        json!({
+            "online": report.online,
+            "away": report.away,
+            "connections": report.connections,
+            "calls_per_second": self.pace.per_second(self.now),
+            "open_calls": report.open_calls,
+            "waiting": report.waiting,
+            "waiting_bytes": report.waiting_bytes,
+            "totals": {
+                "requests": self.counters.requests,
+                "repeated": self.counters.repeated,
+                "deliveries": self.counters.deliveries,
+                "redeliveries": self.counters.redeliveries,
+                "responses": self.counters.responses,
+                "late": self.counters.late,
+                "orphans": self.counters.orphans,
+                "dropped": self.counters.dropped,
+                "refused": refused,
+            },
+            "services": services.into_iter().map(|service| service.json).collect::<Vec<_>>(),
+            "queues": queues
+                .into_iter()
+                .map(|(name, waiting)| json!({"queue": name, "waiting": waiting}))
+                .collect::<Vec<_>>(),
+            "durable": durable
+                .into_iter()
+                .map(|place| json!({
+                    "name": place.pattern.as_str(),
+                    "owner": place.owner,
+                    "queue": place.group,
+                    "waiting": place.messages.len(),
+                    "members": place.members.len(),
+                }))
+                .collect::<Vec<_>>(),
+            "durable_messages": report.durable_messages,
+            "dead_letters": report.dead_letters,
+            "dead": dead
+                .into_iter()
+                .take(OVERVIEW_ENTRIES_MAX)
+                .map(|(name, (count, newest))| json!({
+                    "name": name,
+                    "count": count,
+                    "newest": {
+                        "at": newest.at_ms,
+                        "attempts": newest.attempts,
+                        "error": newest.error,
+                    },
+                }))
+                .collect::<Vec<_>>(),
+        })
     }
 
     /// Every instance that is online, in the order of their ids.

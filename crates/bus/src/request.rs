@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    CallId, Code, ConnId, Delivery, Effect, Fault, Frame, Local,
+    Begun, CallId, Code, ConnId, Delivery, Effect, Fault, Frame, Local, Note,
     bus::{Bus, Call, InstanceNo, LOCAL_QUEUE, Open, Timer},
     is_reserved,
     message::{Reply, Request, quoted, spliced},
@@ -46,6 +46,7 @@ pub(crate) enum Taken {
 impl Bus {
     pub(crate) fn request(&mut self, conn: ConnId, argument: Option<&str>, ack: Option<u64>) {
         self.counters.requests += 1;
+        self.pace.count(self.now);
         let request = match self.read_request(conn, argument) {
             Ok(request) => request,
             Err(fault) => return self.refuse(conn, "api:request", fault, ack),
@@ -75,7 +76,8 @@ impl Bus {
         let body = match taken {
             Ok(Taken::Storing) => return,
             Ok(Taken::Accepted { delivered, queued }) => {
-                json!({"ok": true, "request_id": request_id, "delivered": delivered, "queued": queued})
+                let body = json!({"ok": true, "request_id": request_id, "delivered": delivered, "queued": queued});
+                return self.acknowledge_when_noted(conn, ack, body);
             }
             Ok(Taken::Repeated) => {
                 json!({"ok": true, "request_id": request_id, "delivered": 0, "queued": 0, "repeated": true})
@@ -146,11 +148,12 @@ impl Bus {
             None => {}
             Some(known) => return self.repeated(no, known.clone(), name).map(|()| None),
         }
-        if self.draining {
-            return Err(Fault::because(
-                Code::Overloaded,
-                "the broker is going to stop",
-            ));
+        if self.draining || self.forgetful {
+            let what = match self.draining {
+                true => "the broker is going to stop",
+                false => "the broker cannot write down what it does",
+            };
+            return Err(Fault::because(Code::Overloaded, what));
         }
         if instance.open_calls >= self.settings.calls_per_instance_max
             || self.calls.len() >= self.settings.calls_max
@@ -362,17 +365,23 @@ impl Bus {
         let (delivered, queued) = (picks.len(), waits.len() + durable as usize);
         let accepted = Taken::Accepted { delivered, queued };
         if job.reply == Reply::None && waits.is_empty() {
-            for (no, _) in picks {
-                self.deliver(no, &job.frame, None, &job.name, job.body.as_ref());
-            }
             let done = Done {
-                name: job.name,
+                name: job.name.clone(),
                 answer: None,
                 quiet: true,
             };
             self.remember(job.requester, job.request_id, done);
+            for (no, _) in picks {
+                self.deliver(no, &job.frame, None, &job.name, job.body.as_ref());
+            }
             return accepted;
         }
+        self.note(|| Note::Begun {
+            no: job.requester,
+            request_id: job.request_id.clone(),
+            name: job.name.clone(),
+            how: Begun::of(job.reply, job.retry),
+        });
         let id = CallId(self.number());
         let deadline = self.now.after_ms(job.timeout_ms);
         let mut call = Call {

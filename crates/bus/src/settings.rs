@@ -133,6 +133,8 @@ pub struct Settings {
     pub local: Arc<[&'static str]>,
     /// The name under which the node's own events are delivered, from a position on.
     pub feed: Option<&'static str>,
+    /// Notes are made, from which a restart knows requests that came before ([`crate::Note`]).
+    pub notes: bool,
     /// Starts and ends of calls are told, for tracing.
     pub tracing: bool,
 }
@@ -168,6 +170,7 @@ impl Default for Settings {
             max_deliver: 5,
             local: Arc::new([]),
             feed: None,
+            notes: false,
             tracing: false,
         }
     }

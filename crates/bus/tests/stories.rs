@@ -10,8 +10,8 @@ use std::{
 };
 
 use daybook_bus::{
-    Bus, CallId, ConnId, Effect, Event, Grant, KeyVerdict, Moment, Packet, Pattern, Rooms,
-    Settings, StoreOp, Stored,
+    Bus, CallId, ConnId, Effect, Event, Grant, KeyVerdict, Moment, Note, Packet, Pattern, Rooms,
+    Settings, StoreOp, Stored, Ticket,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -46,6 +46,10 @@ struct World {
     locals: Vec<(Option<CallId>, String)>,
     random: u8,
     grant: Grant,
+    notes: Vec<Note>,
+    notes_work: bool,
+    /// Writes and flushes that are not told as done yet, where they are held back.
+    disk_waits: Option<Vec<Ticket>>,
 }
 
 impl World {
@@ -78,7 +82,43 @@ impl World {
             locals: Vec::new(),
             random: 0,
             grant: Grant::everything("k1"),
+            notes: Vec::new(),
+            notes_work: true,
+            disk_waits: None,
         }
+    }
+
+    /// A broker whose notes outlive it.
+    fn noting() -> World {
+        World::with(Settings {
+            notes: true,
+            ..Settings::default()
+        })
+    }
+
+    /// The same broker, killed and started again: everyone is gone, and what is on disk is there.
+    fn killed(self) -> World {
+        let settings = Settings {
+            notes: true,
+            ..Settings::default()
+        };
+        let mut next = World::restart(settings, self.store, self.now);
+        next.bus.recall(self.notes.iter().cloned());
+        next.notes = self.notes;
+        next.random = self.random;
+        (next.ids, next.tokens) = (self.ids, self.tokens);
+        next.handle(Event::Tick);
+        next
+    }
+
+    /// The instance of the connection `old` comes back on another one.
+    fn comes_back(&mut self, old: u64, conn: u64, name: &str) {
+        let (id, token) = (self.ids[&old].clone(), self.tokens[&old].clone());
+        self.introduce_as(
+            conn,
+            name,
+            json!({"features": ["subscribe"], "resume": {"id": id, "token": token}}),
+        );
     }
 
     fn handle(&mut self, event: Event<'_>) {
@@ -146,14 +186,26 @@ impl World {
                     }
                 }
                 if let Some(ticket) = ticket {
-                    let ok = self.store_works;
-                    self.bus.handle(self.now, Event::Stored { ticket, ok });
+                    self.told(ticket, self.store_works);
                 }
             }
+            Effect::Note(note) => {
+                if self.notes_work {
+                    self.notes.push(note);
+                }
+            }
+            Effect::Flush { ticket } => self.told(ticket, self.notes_work),
             Effect::Feed { .. }
             | Effect::EndFeed { .. }
             | Effect::Began { .. }
             | Effect::Ended { .. } => {}
+        }
+    }
+
+    fn told(&mut self, ticket: Ticket, ok: bool) {
+        match &mut self.disk_waits {
+            Some(waits) => waits.push(ticket),
+            None => self.bus.handle(self.now, Event::Stored { ticket, ok }),
         }
     }
 
@@ -181,6 +233,12 @@ impl World {
     }
 
     fn introduce(&mut self, conn: u64, name: &str, more: Value) {
+        self.introduce_as(conn, name, more);
+        assert_eq!(self.hear(conn)[0].0, "shake_online");
+    }
+
+    /// As [`World::introduce`]; what came with `shake_online` is still to be heard.
+    fn introduce_as(&mut self, conn: u64, name: &str, more: Value) {
         let mut body = json!({"name": name, "key": "right"});
         body.as_object_mut()
             .unwrap()
@@ -195,7 +253,6 @@ impl World {
             .insert(conn, id["resume_token"].as_str().unwrap().to_owned());
         let id = self.ids[&conn].clone();
         self.say(conn, "shake_ready", json!({"id": id}));
-        assert_eq!(self.hear(conn)[0].0, "shake_online");
     }
 
     /// A service of today: it hears what it subscribes to.
@@ -322,6 +379,24 @@ fn c03_and_c04_a_bad_introduction_is_told_what_is_wrong_with_it() {
         }
         assert!(world.left.contains(&1));
     }
+}
+
+#[test]
+fn c29_a_round_trip_takes_no_time_of_its_own() {
+    // In simulated time, and with a disk that never answers: neither a timer nor a flush is on the way.
+    let mut w = World::noting();
+    w.service(1, "meter");
+    w.service(2, "grid");
+    w.subscribe(2, json!({"name": "grid.read"}));
+    w.disk_waits = Some(Vec::new());
+    let began = w.now;
+    for n in 0..1_000 {
+        w.request(1, &n.to_string(), "grid.read", json!({}));
+        let asked = w.hear_one(2).1;
+        w.answer(2, &asked, json!(n));
+        assert_eq!(w.hear_one(1).1["data"], n);
+    }
+    assert_eq!(w.now, began);
 }
 
 #[test]
@@ -855,6 +930,254 @@ fn a_repeated_request_has_one_effect_and_gets_the_stored_answer() {
 }
 
 #[test]
+fn a_repeated_request_has_one_effect_over_a_restart_too() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "bank");
+    w.subscribe(2, json!({"name": "pay"}));
+    w.request(1, "r", "pay", json!({"data": 7}));
+    let asked = w.hear_one(2).1;
+    w.answer(2, &asked, json!("paid"));
+    assert_eq!(w.hear_one(1).1["data"], "paid");
+
+    let mut w = w.killed();
+    w.service(12, "bank");
+    w.subscribe(12, json!({"name": "pay"}));
+    w.comes_back(1, 11, "shop");
+    assert_eq!(w.ids[&11], w.ids[&1]);
+    assert_eq!(w.hear_one(11).0, "shake_online");
+    w.request(11, "r", "pay", json!({"data": 7}));
+    assert_eq!(w.hear_one(11).1["data"], "paid");
+    assert_eq!(w.ack(11)["repeated"], true);
+    assert!(w.hear(12).is_empty());
+    // Another name under the same id is still a mistake.
+    w.request(11, "r", "sell", json!({}));
+    assert_eq!(error_code(&w.hear_one(11)), "duplicate_request");
+    // And it is forgotten when its window is over.
+    let mut w = w.killed();
+    w.pass(29_000);
+    w.comes_back(11, 21, "shop");
+    w.hear(21);
+    w.pass(100_000);
+    w.request(21, "r", "pay", json!({}));
+    assert_eq!(error_code(&w.hear_one(21)), "no_responders");
+}
+
+#[test]
+fn a_request_that_a_restart_cuts_off_is_not_done_twice_unless_its_caller_allows_it() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "bank");
+    w.subscribe(2, json!({"name": "pay"}));
+    w.request(1, "once", "pay", json!({}));
+    w.request(1, "twice", "pay", json!({"retry": true}));
+    w.request(1, "told", "pay", json!({"reply": "none"}));
+    assert_eq!(w.hear(2).len(), 3);
+
+    let mut w = w.killed();
+    w.service(12, "bank");
+    w.subscribe(12, json!({"name": "pay"}));
+    w.comes_back(1, 11, "shop");
+    // Whether it was done is not known, so its caller is told so.
+    let heard = w.hear(11);
+    assert_eq!(heard[0].0, "shake_online");
+    assert_eq!(error_code(&heard[1]), "recipient_gone");
+    assert_eq!(heard[1].1["request_id"], "once");
+    assert_eq!(heard.len(), 2);
+    w.request(11, "once", "pay", json!({}));
+    assert_eq!(error_code(&w.hear_one(11)), "recipient_gone");
+    w.request(11, "told", "pay", json!({"reply": "none"}));
+    assert!(w.hear(12).is_empty());
+    w.request(11, "twice", "pay", json!({"retry": true}));
+    assert_eq!(w.hear_one(12).1["request_id"], "twice");
+}
+
+#[test]
+fn who_was_away_too_long_before_a_restart_does_not_come_back_after_it() {
+    let mut w = World::noting();
+    w.service(1, "early");
+    w.service(2, "late");
+    w.lose(1);
+    w.pass(20_000);
+    w.lose(2);
+    let mut w = w.killed();
+    w.pass(15_000);
+    w.comes_back(1, 11, "early");
+    assert_ne!(w.ids[&11], w.ids[&1]);
+    w.comes_back(2, 12, "late");
+    assert_eq!(w.ids[&12], w.ids[&2]);
+}
+
+#[test]
+fn a_stop_in_good_order_lets_everyone_come_back_to_the_next_run() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "bank");
+    w.subscribe(2, json!({"name": "pay"}));
+    w.request(1, "r", "pay", json!({}));
+    let asked = w.hear_one(2).1;
+    w.answer(2, &asked, json!("paid"));
+    let deadline = w.now.after_ms(1_000);
+    w.handle(Event::Drain { deadline });
+    w.bus.end();
+    w.handle(Event::Tick);
+    assert!(w.left.contains(&1));
+    let mut w = w.killed();
+    w.comes_back(1, 11, "shop");
+    w.hear(11);
+    w.request(11, "r", "pay", json!({}));
+    assert_eq!(w.hear_one(11).1["data"], "paid");
+}
+
+#[test]
+fn a_request_for_a_durable_subscription_is_stored_once_over_a_restart() {
+    // The broker ends before it is told that the message is on disk, which it may be or not.
+    for on_disk in [true, false] {
+        let mut w = World::noting();
+        w.service(1, "shop");
+        w.service(2, "books");
+        w.subscribe(2, json!({"name": "order", "durable": true}));
+        w.lose(2);
+        w.store_works = on_disk;
+        w.disk_waits = Some(Vec::new());
+        w.request(1, "r", "order", json!({"reply": "none"}));
+        assert!(w.acks.get(&1).is_none_or(Vec::is_empty));
+        let mut w = w.killed();
+        w.comes_back(1, 11, "shop");
+        w.request(11, "r", "order", json!({"reply": "none"}));
+        assert_eq!(w.ack(11)["ok"], true);
+        w.service(12, "books");
+        w.subscribe(12, json!({"name": "order", "durable": true}));
+        assert_eq!(w.hear(12).len(), 1, "on disk: {on_disk}");
+    }
+}
+
+#[test]
+fn nothing_is_acknowledged_before_it_is_flushed_and_nothing_waits_for_that_but_acknowledgements() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "bank");
+    w.subscribe(2, json!({"name": "pay"}));
+    w.acks.clear();
+    w.disk_waits = Some(Vec::new());
+    w.request(1, "r", "pay", json!({}));
+    let asked = w.hear_one(2).1;
+    w.answer(2, &asked, json!("paid"));
+    assert_eq!(w.hear_one(1).1["data"], "paid");
+    assert!(w.acks.is_empty());
+    for ticket in w.disk_waits.take().unwrap() {
+        w.handle(Event::Stored { ticket, ok: true });
+    }
+    assert_eq!(w.ack(1)["delivered"], 1);
+    assert_eq!(w.ack(2)["ok"], true);
+}
+
+#[test]
+fn a_broker_that_cannot_note_takes_no_more_requests_and_says_so() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "bank");
+    w.subscribe(2, json!({"name": "pay"}));
+    w.notes_work = false;
+    w.request(1, "r", "pay", json!({}));
+    assert_eq!(w.ack(1)["error"]["code"], "overloaded");
+    w.handle(Event::Forgetful);
+    w.hear(1);
+    w.request(1, "s", "pay", json!({}));
+    assert_eq!(error_code(&w.hear_one(1)), "overloaded");
+    // What was under way is finished.
+    let asked = w.hear_one(2).1;
+    w.answer(2, &asked, json!("paid"));
+    assert_eq!(w.hear_one(1).1["data"], "paid");
+}
+
+#[test]
+fn no_request_is_delivered_twice_under_random_restarts() {
+    for seed in 0..200 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut w = World::noting();
+        let mut heard: BTreeMap<String, u32> = BTreeMap::new();
+        let mut answers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut conn = 1;
+        w.service(conn, "caller");
+        for _ in 0..8 {
+            let worker = conn + 1;
+            w.service(worker, "worker");
+            w.subscribe(worker, json!({"name": "work", "queue": "q"}));
+            for _ in 0..random.random_range(0..20) {
+                let id = random.random_range(0..12).to_string();
+                w.request(conn, &id, "work", json!({}));
+                for (_, asked) in w.hear(worker) {
+                    let id = asked["request_id"].as_str().unwrap().to_owned();
+                    *heard.entry(id).or_default() += 1;
+                    if random.random_bool(0.7) {
+                        w.answer(worker, &asked, json!("done"));
+                    }
+                }
+                for (name, answer) in w.hear(conn) {
+                    assert_eq!(name, "api:response", "seed {seed}");
+                    let id = answer["request_id"].as_str().unwrap().to_owned();
+                    let code = answer["error"]["code"].as_str().unwrap_or("done");
+                    answers.entry(id).or_default().insert(code.to_owned());
+                }
+            }
+            w = w.killed();
+            w.comes_back(conn, conn + 2, "caller");
+            w.hear(conn + 2);
+            conn += 2;
+        }
+        assert!(
+            heard.values().all(|count| *count == 1),
+            "seed {seed}: {heard:?}"
+        );
+        // A call that was told its end is told the same one ever after.
+        assert!(
+            answers.values().all(|ends| ends.len() == 1),
+            "seed {seed}: {answers:?}"
+        );
+    }
+}
+
+#[test]
+fn notes_that_are_written_anew_say_what_all_notes_before_them_said() {
+    for seed in 0..100 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut w = World::noting();
+        w.service(1, "caller");
+        w.service(2, "worker");
+        w.subscribe(2, json!({"name": "work"}));
+        for n in 0..random.random_range(0..30) {
+            let more = match random.random_range(0..3) {
+                0 => json!({}),
+                1 => json!({"retry": true}),
+                _ => json!({"reply": "none"}),
+            };
+            w.request(1, &n.to_string(), "work", more);
+            let asked = w.hear_one(2).1;
+            if random.random_bool(0.5) {
+                w.answer(2, &asked, json!(n));
+            }
+        }
+        if random.random_bool(0.5) {
+            w.lose(2);
+        }
+        let anew = w.bus.notes();
+        let mut ends = Vec::new();
+        let (now, ids, tokens) = (w.now, w.ids, w.tokens);
+        for notes in [w.notes, anew] {
+            let mut again = World::noting();
+            (again.now, again.notes) = (now, notes);
+            (again.ids, again.tokens) = (ids.clone(), tokens.clone());
+            let mut again = again.killed();
+            again.comes_back(1, 11, "caller");
+            assert_eq!(again.ids[&11], ids[&1]);
+            ends.push(again.hear(11));
+        }
+        assert_eq!(ends[0], ends[1], "seed {seed}");
+    }
+}
+
+#[test]
 fn kept_answers_give_way_when_there_are_too_many() {
     let mut world = World::with(Settings {
         remember_bytes_max: 10_000,
@@ -1096,6 +1419,48 @@ fn the_nodes_own_names_are_answered_by_the_node_alone() {
 }
 
 // --- durable subscriptions ---------------------------------------------------------------------------
+
+/// What the overview says, with times and ids left out.
+#[test]
+fn an_overview_tells_who_is_there_where_requests_wait_and_what_is_dead() {
+    let mut w = World::new();
+    w.service(1, "caller");
+    w.service(2, "worker");
+    w.subscribe(2, json!({"name": "work", "queue": "q", "max_in_flight": 1}));
+    w.subscribe(
+        2,
+        json!({"name": "keep", "durable": true, "max_deliver": 1}),
+    );
+    for id in ["a", "b", "c"] {
+        w.request(1, id, "work", json!({}));
+    }
+    w.request(1, "d", "keep", json!({"reply": "none"}));
+    let kept = w.hear(2).pop().unwrap().1;
+    w.say(
+        2,
+        "_service:nak",
+        json!({"delivery_id": kept["delivery_id"], "error": "no room"}),
+    );
+    w.pass(1_000);
+    w.handle(Event::Tick);
+    let o = w.bus.overview();
+    assert_eq!(o["online"], 2);
+    assert_eq!(o["calls_per_second"], 0.8);
+    assert_eq!(o["open_calls"], 3);
+    assert_eq!(o["queues"], json!([{"queue": "q", "waiting": 2}]));
+    assert_eq!(o["durable"][0]["name"], "keep");
+    assert_eq!(o["dead"][0]["name"], "keep");
+    assert_eq!(o["dead"][0]["count"], 1);
+    assert_eq!(o["dead"][0]["newest"]["error"], "no room");
+    let names: Vec<&str> = o["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|service| service["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["caller", "worker"]);
+    assert!(!o.to_string().contains("right"));
+}
 
 fn durable(more: Value) -> Value {
     let mut body = json!({"name": "order.>", "durable": true});

@@ -7,6 +7,7 @@
 //!   genesis.json
 //!   daybook.toml     if there was one
 //!   ledger/          as in a data directory
+//!   bus/             keys and durable subscriptions of the service bus, if there are any
 //! ```
 
 use std::{
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    bus::{self, Reloader},
     check, cli,
     config::Config,
     control::{self, Request},
@@ -80,7 +82,7 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
             };
             let (store, writer, _) =
                 daybook_store::open(&dir.ledger(), Arc::new(RealDisk), &genesis, options)?;
-            let answer = write(&dir, &store, &to, &mut |done, total| {
+            let answer = write(&dir, &store, None, &to, &mut |done, total| {
                 progress.set(done, total)
             })?;
             writer.close()?;
@@ -102,6 +104,7 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
 pub(crate) fn write(
     dir: &DataDir,
     store: &Store,
+    bus: Option<&Reloader>,
     to: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<serde_json::Value, Failure> {
@@ -109,7 +112,7 @@ pub(crate) fn write(
         return Err(Failure::refused(format!("{} exists already", to.display())));
     }
     let unfinished = beside(to)?;
-    let result = fill(dir, store, &unfinished, progress).and_then(|answer| {
+    let result = fill(dir, store, bus, &unfinished, progress).and_then(|answer| {
         fs::rename(&unfinished, to).map_err(|e| Failure::system(to.display(), &e))?;
         sync_dir(parent(to))?;
         Ok(answer)
@@ -123,6 +126,7 @@ pub(crate) fn write(
 fn fill(
     dir: &DataDir,
     store: &Store,
+    bus: Option<&Reloader>,
     into: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<serde_json::Value, Failure> {
@@ -130,6 +134,14 @@ fn fill(
     let ledger = into.join("ledger");
     make_dir(&ledger)?;
     let tip = store.backup(&ledger, progress)?;
+    let copy_of = DataDir::new(into);
+    if dir.bus().exists() {
+        make_dir(&copy_of.bus())?;
+        bus::back_up(dir, &copy_of, bus)?;
+        if dir.services_file().exists() {
+            copy(&dir.services_file(), &copy_of.services_file(), 0o600)?;
+        }
+    }
     for from in dir.key_files()? {
         let name = from.file_name().expect("a file of a folder has a name");
         copy(&from, &into.join(name), 0o600)?;

@@ -11,7 +11,7 @@ use std::{
 
 use daybook_bus::Pattern;
 use daybook_bus_gateway::{
-    AdminToken, Handle, Keyring, KeyringError, Listener, Redb, Running, ServiceKey, Settings,
+    AdminToken, Disk, Handle, Keyring, KeyringError, Listener, Redb, Running, ServiceKey, Settings,
     new_key,
 };
 use daybook_pipeline::Node;
@@ -41,6 +41,8 @@ const SERVICES_MAX: usize = 10_000;
 const KEY_ID_CHARS: usize = 8;
 /// Bytes of a key that is read from standard input or a file at most.
 const KEY_BYTES_MAX: u64 = 1_024;
+/// The file of durable subscriptions, in the bus's folder.
+const STORE: &str = "store.redb";
 /// The name of the key that `--dev` makes.
 const DEV_ID: &str = "dev";
 
@@ -183,11 +185,12 @@ impl LiveBus {
             false => (None, None),
         };
         let keyring = Arc::new(Keyring::new(&keys).map_err(|e| bad_keys(&path, &e))?);
-        let store = dir.bus().join("store.redb");
+        let store = dir.bus().join(STORE);
         let disk = blocking(move || Redb::open(&store))
             .await?
             .map_err(|e| Failure::new(Exit::Damaged, e.to_string()))?;
-        let settings = settings(config, metrics)?;
+        let mut settings = settings(config, metrics)?;
+        settings.notes = Some(dir.bus());
         let (handle, running) = daybook_bus_gateway::start(
             vec![Listener { socket, tls }],
             Some(node.clone()),
@@ -204,12 +207,24 @@ impl LiveBus {
         })
     }
 
+    /// The running bus, for those who look at it.
+    #[allow(dead_code)]
+    pub(crate) fn handle(&self) -> Handle {
+        self.reloader.handle.clone()
+    }
+
     pub(crate) async fn stop(self, within: Duration) {
         self.running.stop(within).await;
     }
 }
 
 impl Reloader {
+    /// Copies what the running bus keeps into a new file.
+    pub(crate) fn copy_store(&self, to: &Path) -> Result<(), Failure> {
+        let failed = |e: daybook_bus_gateway::DiskError| Failure::new(Exit::System, e.to_string());
+        self.handle.copy_store(to).map_err(failed)
+    }
+
     /// Reads the keys anew; connections of those that are gone are closed.
     pub(crate) fn reload(&self) -> Result<serde_json::Value, Failure> {
         let mut keys = read_services(&self.path)?;
@@ -269,6 +284,28 @@ fn development_key() -> Result<(String, ServiceKey), Failure> {
         created: now_ms(),
     };
     Ok((made.text, key))
+}
+
+/// Copies what the bus keeps for good into a backup: keys, durable subscriptions with what waits in
+/// them, dead letters. Notes of the last minutes are left out: nobody comes back to a restored node
+/// within the time for which they hold.
+pub(crate) fn back_up(
+    dir: &DataDir,
+    into: &DataDir,
+    running: Option<&Reloader>,
+) -> Result<(), Failure> {
+    let store = dir.bus().join(STORE);
+    if !store.exists() {
+        return Ok(());
+    }
+    let to = into.bus().join(STORE);
+    match running {
+        Some(bus) => bus.copy_store(&to),
+        // Nobody has it open: there is no node, or one without a bus.
+        None => Redb::open(&store)
+            .and_then(|disk| disk.copy(&to))
+            .map_err(|e| Failure::new(Exit::Damaged, e.to_string())),
+    }
 }
 
 /// `daybook bus service …`.

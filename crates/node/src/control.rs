@@ -198,7 +198,7 @@ fn serve(
         Ok(Request::Backup { to }) => {
             tracing::info!(to = %to.display(), "backup begins");
             let mut told = 0;
-            let result = backup::write(dir, node.store(), &to, &mut |done, total| {
+            let result = backup::write(dir, node.store(), bus, &to, &mut |done, total| {
                 // A hundred steps are enough for a bar.
                 let step = done.saturating_mul(100) / total.max(1);
                 if step > told {
