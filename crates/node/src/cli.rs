@@ -93,7 +93,7 @@ pub(crate) enum Verb {
     Machine(Box<MachineArgs>),
     /// Order at a machine and pay
     Order(Box<Order>),
-    /// Watch a node at work: made-up owners trade real assets for some seconds
+    /// A town that trades: a node, robots, their providers, a shop, a service, and some money
     Demo(Demo),
     /// The service bus: its services and keys, and calls over it
     #[command(subcommand)]
@@ -530,19 +530,25 @@ pub(crate) struct Restore {
 
 #[derive(Debug, Args)]
 #[command(after_long_help = "EXAMPLES:
-  daybook demo
-  daybook demo --seconds 60
-  daybook demo --keep                             # the node stays up afterwards, to look around")]
+  daybook demo             # starts everything, says what to try, and runs until Ctrl-C
+  daybook demo --auto      # plays the story by itself, and checks every balance at the end
+  daybook demo --keep      # the data stay, to look at them afterwards
+
+Usual ports are taken where they are free, and others where they are not. Nothing is looked up or
+fetched from elsewhere.")]
 pub(crate) struct Demo {
-    /// How long the owners trade
-    #[arg(long, default_value_t = 8, value_parser = value_parser!(u64).range(1..=86_400))]
-    pub(crate) seconds: u64,
-    /// Leave the node running at the end, until Ctrl-C
+    /// Play the story, reckon, and end: with 0 only if every balance adds up
+    #[arg(long)]
+    pub(crate) auto: bool,
+    /// Leave the data where they are at the end
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Address of the demo's node
-    #[arg(long, default_value = "127.0.0.1:0")]
-    pub(crate) listen: String,
+    /// Take free ports, not the usual ones
+    #[arg(long)]
+    pub(crate) free_ports: bool,
+    /// Be the work of a machine: the order is on standard input
+    #[arg(long, hide = true, conflicts_with_all = ["auto", "keep", "free_ports"])]
+    pub(crate) work: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -50,6 +50,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Before any thread, and before anything that could show it.
     let seed = machine::take_seed();
+    demo::end_with_parent();
     let cli = Cli::parse();
     let out = Out { json: cli.json };
     match run(cli.command, seed, out) {

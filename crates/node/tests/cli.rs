@@ -659,21 +659,6 @@ fn a_damaged_backup_is_not_restored() {
 }
 
 #[test]
-fn the_demo_trades_and_reckons() {
-    let demo = daybook(&["--json", "demo", "--seconds", "2"]).ok();
-    let said = demo.json();
-    let sums = said.last().unwrap();
-    assert_eq!(
-        (&sums["event"], &sums["ok"]),
-        (&"sums".into(), &true.into())
-    );
-    assert!(sums["transactions"].as_u64().unwrap() > 4);
-    for good in said.iter().filter(|line| line["event"] == "holdings") {
-        assert_eq!(good["created"], good["held"]);
-    }
-}
-
-#[test]
 fn the_bench_measures_every_door_on_a_node_of_its_own() {
     for door in ["batch", "post", "socket"] {
         let small = ["--transactions", "60", "--clients", "2", "--window", "10"];
