@@ -367,6 +367,77 @@ fn a_payer_that_will_not_pay_so_much_signs_nothing() {
 }
 
 #[test]
+fn what_may_be_spent_in_all_holds_across_starts_of_the_same_download() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 5 * QUANTUM);
+    let serving = world.serve(&file, &payee, &[]);
+    let out = world.path("copy");
+    let fetch = |most: &str| {
+        let args = ["fetch", &serving.url, "--out", &out, "--tokens-max", most];
+        world.channel(&args, &payer)
+    };
+    for _ in 0..2 {
+        let stopped = fetch("15");
+        assert_eq!(stopped.exit, 1);
+        assert!(stopped.complaint().contains("used up"), "{stopped:?}");
+        assert_eq!(world.wallet(&payee)["fact"], "15");
+    }
+    assert_eq!(
+        fetch("25").ok().one()["tokens"],
+        25,
+        "the first 15 included"
+    );
+    assert_eq!(world.wallet(&payee)["fact"], "25");
+    assert_eq!(fs::read(&out).unwrap(), fs::read(&file).unwrap());
+}
+
+#[test]
+fn a_channel_that_the_tracker_refuses_leaves_nothing_on_the_payees_disk() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", QUANTUM);
+    let serving = world.serve(&file, &payee, &[]);
+    let stream = TcpStream::connect(serving.url.strip_prefix("tcp://").unwrap()).unwrap();
+    let mut line = BufReader::new(stream);
+    let mut hear = |word: Option<Value>| {
+        if let Some(word) = word {
+            writeln!(line.get_mut(), "{word}").unwrap();
+        }
+        let mut text = String::new();
+        line.read_line(&mut text).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let hello = hear(None);
+    let to = hello["hello"]["to"].as_str().unwrap();
+    // The tracker has closed the address to pay from.
+    let spend = world.channel(&["open-spend"], &payer).ok().one();
+    let from = spend["address"].as_str().unwrap();
+    world.channel(&["close", from], &payer).ok();
+    let kept = world.path("payer.json");
+    let open = ["open", "--from", from, "--to", to, "--payee", &payee];
+    let terms = ["--price", "5@16", "--quanta", "1", "--file", &kept];
+    let contract = world
+        .channel(&[&open[..], &terms].concat(), &payer)
+        .ok()
+        .one();
+    let word = serde_json::json!({"open": {"contract": contract, "offset": 0}});
+    let answer = hear(Some(word));
+    assert!(answer["error"]["message"].is_string(), "{answer}");
+    let left: Vec<_> = fs::read_dir(world.path("channels"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
 fn a_payee_that_is_killed_settles_before_the_lock_after_its_restart() {
     let world = World::new(&["--tracker-transfer-lifetime-seconds", "60"]);
     let (payer, payee) = (

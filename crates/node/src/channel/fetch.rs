@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::{
     args::{Fetch, SEGMENT_BYTES_MAX},
-    connect, hand,
+    connect, durably, hand,
     link::{FromPayee, FromPayer, Hello, LINE_TIMEOUT, Line, VERSION},
     price_text,
 };
@@ -144,6 +144,10 @@ impl Download<'_> {
                 self.own_spend = Address::parse(&payer.file().contract().from).ok();
             }
             self.tokens = payer.file().note["tokens"].as_u64().unwrap_or_default();
+            if payer.file().settled {
+                // The note is from before it; the end that adds it up may have been the end of the process.
+                self.tokens += payer.file().paid().tokens;
+            }
             position = position_of(&payer);
             if !payer.file().settled && self.resume(&mut payer).await? {
                 let ended = self.segments(&mut payer).await?;
@@ -454,9 +458,4 @@ fn hash(file: &File) -> io::Result<(String, u64)> {
 
 fn nonsense() -> Failure {
     Failure::refused("the payee says something out of turn")
-}
-
-/// Does what waits for the disk, without holding up the connections of this thread.
-fn durably<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
 }

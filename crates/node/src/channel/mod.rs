@@ -129,6 +129,11 @@ fn read_pem(path: &std::path::Path) -> Result<String, Failure> {
     }
 }
 
+/// Does what waits for the disk, without holding up the connections of this thread.
+fn durably<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
 fn say_address(state: &AddressState, out: Out) {
     out.say(
         &address_json(state),

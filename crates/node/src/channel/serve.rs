@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     args::Serve,
-    connect,
+    connect, durably,
     link::{FromPayee, FromPayer, Hello, LINE_TIMEOUT, Line, VERSION},
     price_text, settled_json,
 };
@@ -42,6 +42,8 @@ const CHANNELS_MAX: usize = 1024;
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause before a close is asked for again when the tracker could not be reached.
 const SETTLE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long accepting rests after it failed, which it does when no file descriptors are left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes that are read at a time to hash the file.
 const HASH_CHUNK_BYTES: usize = 1 << 20;
 
@@ -153,6 +155,7 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -266,8 +269,7 @@ impl Shop {
             }
             let channel = payee.file().contract().channel.to_string();
             if self.tracker.channel_state(&channel).await? == ChannelState::Unknown {
-                // It was never opened: nothing was served for it.
-                payee.settled()?;
+                forget(&payee)?;
                 continue;
             }
             if payee.file().timelock.is_none() {
@@ -389,8 +391,8 @@ impl Shop {
         let opened = match self.tracker.open_transfer(&payee.contract()).await {
             Ok(opened) => opened,
             Err(error) => {
-                // Refused or not, nothing was served for it.
-                durably(|| payee.settled())?;
+                // Refused or not, it is not begun. Anybody can ask for one with a key made up on the spot.
+                durably(|| forget(&payee))?;
                 return Err(error.into());
             }
         };
@@ -554,7 +556,8 @@ impl Shop {
         }
     }
 
-    /// Closes a channel with its newest receipt, however often the connection breaks until the lock.
+    /// Closes a channel with its newest receipt, however often the connection breaks until the lock. What
+    /// the tracker answers otherwise ends it only where it can never be closed: a receipt is money.
     async fn settle(&self, payee: &mut Payee) {
         if payee.file().settled {
             return;
@@ -568,11 +571,16 @@ impl Shop {
             Some(best) => loop {
                 match self.tracker.close_transfer(&best).await {
                     Ok(()) => break None,
-                    Err(error) if error.is_transient() && self.tracker.now_ms() < timelock => {
+                    Err(error) if is_final(&error) => break Some(error),
+                    Err(error) => {
+                        let now = self.tracker.now_ms();
+                        let near = now >= self.settle_by(payee) && !self.is_stopping();
+                        if now >= timelock || !(error.is_transient() || near) {
+                            break Some(error);
+                        }
                         tracing::warn!(%error, channel, "settling again");
                         tokio::time::sleep(SETTLE_AGAIN_AFTER).await;
                     }
-                    Err(error) => break Some(error),
                 }
             },
         };
@@ -590,9 +598,10 @@ impl Shop {
                 json["parked"] = json!(payee.file().parked());
                 self.out
                     .say(&json, &format!("not settled {channel}: {error}"));
-                if error.is_transient() {
-                    // The file stays as it is, for the next start.
-                    return;
+                if !is_final(&error) {
+                    // It is tried again near the lock, or after the next start. Until then the receipt is
+                    // deposited, if the tracker takes it.
+                    return self.park(payee).await;
                 }
             }
         }
@@ -611,9 +620,19 @@ fn is_newer(payee: &Payee, receipt: &HalfSigned) -> bool {
         .is_none_or(|newest| newest.message != receipt.message)
 }
 
-/// Does what waits for the disk, without holding up the connections of this thread.
-fn durably<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
+/// Whether the tracker will never take a receipt of this channel: it is closed, past its lock, or was never
+/// there.
+fn is_final(error: &Error) -> bool {
+    matches!(
+        error.code(),
+        Some("already_closed" | "expired" | "not_found" | "channel_conflict")
+    )
+}
+
+/// Removes the file of a channel that was never opened: nothing was served for it.
+fn forget(payee: &Payee) -> Result<(), Failure> {
+    let path = payee.file().path();
+    fs::remove_file(path).map_err(|e| Failure::system(path.display(), &e))
 }
 
 #[cfg(test)]
@@ -628,6 +647,28 @@ mod tests {
         assert_eq!(lock(folder.path()).unwrap_err().exit, Exit::InUse);
         drop(held);
         lock(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_receipt_is_given_up_only_where_no_receipt_can_count_any_more() {
+        let refused = |code: &str| Error::Refused {
+            code: code.to_owned(),
+            message: String::new(),
+        };
+        for code in ["already_closed", "expired", "not_found", "channel_conflict"] {
+            assert!(is_final(&refused(code)), "{code}");
+        }
+        for error in [
+            refused("rate_limited"),
+            refused("internal"),
+            refused("bad_signature"),
+            refused(""),
+            Error::Protocol("an answer of another version".to_owned()),
+            Error::Impostor("another key".to_owned()),
+            Error::Unknown("no answer".to_owned()),
+        ] {
+            assert!(!is_final(&error), "{error}");
+        }
     }
 
     #[test]
