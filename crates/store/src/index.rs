@@ -31,7 +31,7 @@ use crate::{
 };
 use key::Secret;
 use memtable::Memtable;
-use run::{Cursor, Facts, PAGE_ENTRIES, Run, RunWriter};
+use run::{Cursor, Facts, Run, RunWriter};
 
 const VERSION: u8 = 1;
 const MAGIC: [u8; 3] = [0xF5, b'D', b'M'];
@@ -41,9 +41,9 @@ const MANIFEST_NAME: &str = "manifest";
 const MERGE_RUNS: usize = 4;
 /// Full tables waiting to be written before the publisher waits: bounds memory.
 const SEALED_TABLES_MAX: usize = 3;
-/// Values taken from a run at once, those of two of its pages: a key's values can be millions, and a
-/// list may walk hundreds of keys side by side.
-const VALUES_AT_ONCE: u64 = 2 * PAGE_ENTRIES as u64;
+/// Values taken from a run at once, those of a page or two: a key's values can be millions, and a list
+/// may walk hundreds of keys side by side.
+const VALUES_AT_ONCE: u64 = 512;
 /// Bytes of the manifest before the list of runs, and of each run in it.
 const MANIFEST_HEADER_BYTES: usize = 80;
 const MANIFEST_RUN_BYTES: usize = 32;
@@ -834,7 +834,7 @@ mod tests {
             for number in 0..20 {
                 let value = height << 24 | number;
                 // Keys that occur once, keys that recur, and two that are everywhere.
-                let keys = [mix(value), mix(value % 301), u64::MAX, 0];
+                let keys = [mix(value), mix(value % 301), key::KEY_MASK, 0];
                 entries.extend(keys.map(|key| (key, value)));
             }
             for (key, value) in &entries {
@@ -879,15 +879,24 @@ mod tests {
         }
     }
 
-    fn run_bytes(entries: &[(u64, u64)], keys: u64) -> Vec<u8> {
-        let disk = SimulatedDisk::new();
-        disk.create_dir(Path::new("/")).unwrap();
-        let facts = Facts {
-            entries: entries.len() as u64,
+    fn facts(entries: u64, keys: u64) -> Facts {
+        Facts {
+            entries,
             keys,
             from: Height(3),
             to: Height(9),
-        };
+        }
+    }
+
+    /// A position in the heights of [`facts`]; they ascend with their numbers.
+    fn at(number: u64) -> u64 {
+        (3 << 24) + number
+    }
+
+    fn run_bytes(entries: &[(u64, u64)], keys: u64) -> Vec<u8> {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("/")).unwrap();
+        let facts = facts(entries.len() as u64, keys);
         let mut writer = RunWriter::create(Path::new("/run"), &disk, facts).unwrap();
         for (key, value) in entries {
             writer.push(*key, *value).unwrap();
@@ -900,10 +909,21 @@ mod tests {
     fn runs_of_every_size_read_back() {
         let disk = SimulatedDisk::new();
         disk.create_dir(Path::new("/")).unwrap();
-        for count in [1_u64, 2, 254, 255, 256, 509, 510, 511, 3_000] {
+        let page = facts(1, 1).page_entries();
+        for count in [
+            1,
+            2,
+            page - 1,
+            page,
+            page + 1,
+            2 * page - 1,
+            2 * page,
+            2 * page + 1,
+            3_000,
+        ] {
             // Keys come in threes, so that one may end a page and begin the next.
             let mut entries: Vec<_> = (0..count)
-                .map(|number| (mix(number / 3 * 2), number))
+                .map(|number| (mix(number / 3 * 2), at(number)))
                 .collect();
             entries.sort_unstable();
             let bytes = run_bytes(&entries, count);
@@ -916,9 +936,39 @@ mod tests {
                 let wanted: Vec<_> = entries.iter().filter(same).map(|entry| entry.1).collect();
                 assert!(run.may_hold(key).unwrap());
                 assert_eq!(run.values(run.find(key).unwrap()).unwrap(), wanted);
-                assert!(run.find(key.wrapping_add(1)).unwrap().is_empty());
+                assert!(run.find(key.wrapping_add(1 << 16)).unwrap().is_empty());
             }
             assert!(run.find(0).unwrap().is_empty() && run.find(u64::MAX).unwrap().is_empty());
+            run.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_position_takes_as_many_bytes_as_the_heights_of_its_run_need() {
+        for (to, bytes) in [
+            (3, 3),
+            (4, 4),
+            (3 + 0xff, 4),
+            (3 + 0x100, 5),
+            (3 + 0xffff, 5),
+            (3 + 0x1_0000, 6),
+            (crate::place::HEIGHT_MAX, 8),
+        ] {
+            let disk = SimulatedDisk::new();
+            disk.create_dir(Path::new("/")).unwrap();
+            let path = Path::new("/run");
+            let facts = Facts {
+                to: Height(to),
+                ..facts(2, 2)
+            };
+            let last = crate::place::pack(Height(to), 0x00ff_ffff);
+            let mut writer = RunWriter::create(path, &disk, facts).unwrap();
+            writer.push(1 << 16, at(0)).unwrap();
+            writer.push(2 << 16, last).unwrap();
+            writer.finish().unwrap();
+            assert_eq!(facts.page_entries(), 4_080 / (6 + bytes));
+            let run = Run::open(path, &disk).unwrap();
+            assert_eq!(run.values(0..2).unwrap(), [at(0), last]);
             run.check().unwrap();
         }
     }
@@ -927,13 +977,15 @@ mod tests {
     fn the_entries_of_a_hot_key_are_found_without_reading_the_pages_between() {
         // Four pages, of which the key has everything but the first and the last entry.
         let hot = 1 << 40;
-        let last = 4 * PAGE_ENTRIES as u64 - 1;
+        let last = 4 * facts(1, 1).page_entries() - 1;
         let key_of = |number| match number {
-            0 => hot - 1,
-            number if number == last => hot + 1,
+            0 => hot - (1 << 16),
+            number if number == last => hot + (1 << 16),
             _ => hot,
         };
-        let entries: Vec<_> = (0..=last).map(|number| (key_of(number), number)).collect();
+        let entries: Vec<_> = (0..=last)
+            .map(|number| (key_of(number), at(number)))
+            .collect();
         let mut bytes = run_bytes(&entries, 3);
         // Behind the header and the first page are two of which nobody needs to read a byte.
         bytes[2 * run::PAGE_BYTES] ^= 1;
@@ -945,12 +997,13 @@ mod tests {
         let run = Run::open(path, &disk).unwrap();
         assert_eq!(run.find(hot).unwrap(), 1..last);
         assert!(run.values(1..last).is_err(), "what is read is checked");
-        assert_eq!(run.values(1..200).unwrap(), (1..200).collect::<Vec<_>>());
+        let wanted: Vec<_> = (1..200).map(at).collect();
+        assert_eq!(run.values(1..200).unwrap(), wanted);
     }
 
     #[test]
     fn a_key_that_fills_whole_pages_ends_where_the_next_one_begins() {
-        let page = PAGE_ENTRIES as u64;
+        let page = facts(1, 1).page_entries();
         for (first, count) in [
             (0, page),
             (page, page),
@@ -959,21 +1012,23 @@ mod tests {
         ] {
             let total = first + count + page;
             let key_of = |number: u64| match number {
-                number if number < first => 4,
-                number if number < first + count => 5,
-                _ => u64::MAX,
+                number if number < first => 4 << 16,
+                number if number < first + count => 5 << 16,
+                _ => key::KEY_MASK,
             };
-            let entries: Vec<_> = (0..total).map(|number| (key_of(number), number)).collect();
+            let entries: Vec<_> = (0..total)
+                .map(|number| (key_of(number), at(number)))
+                .collect();
             let disk = SimulatedDisk::new();
             disk.create_dir(Path::new("/")).unwrap();
             let path = Path::new("/run");
             let bytes = run_bytes(&entries, 3);
             disk.create(path).unwrap().write_at(&bytes, 0).unwrap();
             let run = Run::open(path, &disk).unwrap();
-            assert_eq!(run.find(4).unwrap(), 0..first);
-            assert_eq!(run.find(5).unwrap(), first..first + count);
-            assert_eq!(run.find(u64::MAX).unwrap(), first + count..total);
-            assert!(run.find(6).unwrap().is_empty() && run.find(3).unwrap().is_empty());
+            assert_eq!(run.find(4 << 16).unwrap(), 0..first);
+            assert_eq!(run.find(5 << 16).unwrap(), first..first + count);
+            assert_eq!(run.find(key::KEY_MASK).unwrap(), first + count..total);
+            assert!(run.find(6 << 16).unwrap().is_empty() && run.find(3 << 16).unwrap().is_empty());
         }
     }
 
@@ -982,12 +1037,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.run");
         let entries: Vec<_> = (0..1_000_u64)
-            .map(|number| (number << 50, number))
+            .map(|number| (number << 50, at(number)))
             .collect();
         let bytes = run_bytes(&entries, 1_000);
         RealDisk.create(&path).unwrap().write_at(&bytes, 0).unwrap();
         let run = Run::open(&path, &RealDisk).unwrap();
-        assert_eq!(run.values(run.find(77 << 50).unwrap()).unwrap(), [77]);
+        assert_eq!(run.values(run.find(77 << 50).unwrap()).unwrap(), [at(77)]);
         assert!(matches!(
             RealDisk.open(&path).unwrap().map().unwrap(),
             Map::Pages(_)
@@ -998,7 +1053,7 @@ mod tests {
     #[test]
     fn a_run_and_a_manifest_have_the_bytes_that_the_format_says() {
         let entries: Vec<_> = (0..300_u64)
-            .map(|number| (number << 55, number << 24 | 1))
+            .map(|number| (number << 55, (3 + number % 7) << 24 | 1))
             .collect();
         crate::golden::check("run", &run_bytes(&entries, 300));
 

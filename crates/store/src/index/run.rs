@@ -14,19 +14,22 @@ use std::{
 
 use daybook_ledger::Height;
 
+use super::key::KEY_MASK;
 use crate::{
     disk::{Disk, File, Map},
     error::{At, StoreError},
+    place::{COUNT_MAX, pack},
 };
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAGIC: [u8; 3] = [0xF5, b'D', b'R'];
 /// Bytes of the header and of every page.
 pub(crate) const PAGE_BYTES: usize = 4_096;
-/// Bytes of an entry: key (u64) and value (u64).
-const ENTRY_BYTES: usize = 16;
-/// Entries of a page; its last 16 bytes are page number (u64), count (u32) and checksum (u32).
-pub(crate) const PAGE_ENTRIES: usize = 255;
+/// Bytes of a page that its entries may take; the last 16 are page number (u64), count (u32) and
+/// checksum (u32).
+const PAGE_ENTRY_BYTES: usize = PAGE_BYTES - 16;
+/// Bytes of an entry's key: the high ones, the others are zero (see [`KEY_MASK`]).
+const KEY_BYTES: usize = 6;
 /// Bytes of a filter block: one cache line, so that a look-up costs one miss.
 const BLOCK_BYTES: usize = 64;
 /// Filter blocks of a page; its last 64 bytes hold the checksum.
@@ -54,8 +57,24 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// What values are counted from: the first position that the run may hold.
+    fn first_value(&self) -> u64 {
+        pack(self.from, 0)
+    }
+
+    /// Bytes of an entry's value: as many as the last position that the run may hold needs.
+    fn value_bytes(&self) -> usize {
+        let most = pack(self.to, COUNT_MAX as u32 - 1).saturating_sub(self.first_value());
+        (u64::BITS - most.leading_zeros()).div_ceil(8).max(1) as usize
+    }
+
+    /// Entries of a page.
+    pub(crate) fn page_entries(&self) -> u64 {
+        (PAGE_ENTRY_BYTES / (KEY_BYTES + self.value_bytes())) as u64
+    }
+
     fn pages(&self) -> u64 {
-        self.entries.div_ceil(PAGE_ENTRIES as u64)
+        self.entries.div_ceil(self.page_entries())
     }
 
     fn fences_start(&self) -> u64 {
@@ -197,17 +216,18 @@ impl Run {
     /// begin and where they end follows from the fences.
     pub(crate) fn find(&self, key: u64) -> Result<Range<u64>, StoreError> {
         let pages = self.facts.pages();
+        let in_page = self.facts.page_entries();
         // They begin in the last page that begins below the key, or at the start of the next.
         let first = self.pages_below(key, pages).saturating_sub(1);
-        let below = self.page(first)?.partition_point(|entry| entry.key() < key);
-        let start = first * PAGE_ENTRIES as u64 + below as u64;
+        let below = self.page(first)?.below(|other| other < key);
+        let start = first * in_page + below;
         let Some(following) = key.checked_add(1) else {
             return Ok(start..self.facts.entries);
         };
         // They end in the last page that begins at or below the key.
         let last = self.pages_below(following, pages).saturating_sub(1);
-        let through = self.page(last)?.partition_point(|entry| entry.key() <= key);
-        Ok(start..start.max(last * PAGE_ENTRIES as u64 + through as u64))
+        let through = self.page(last)?.below(|other| other <= key);
+        Ok(start..start.max(last * in_page + through))
     }
 
     /// The number of pages whose first key is below `key`.
@@ -266,30 +286,34 @@ impl Run {
         let mut values = Vec::with_capacity((numbers.end - numbers.start) as usize);
         let mut number = numbers.start;
         while number < numbers.end {
-            let page = number / PAGE_ENTRIES as u64;
-            let base = page * PAGE_ENTRIES as u64;
+            let in_page = self.facts.page_entries();
+            let (page, base) = (number / in_page, number / in_page * in_page);
             let entries = self.page(page)?;
-            let stop = (numbers.end - base).min(entries.len() as u64);
-            let these = &entries[(number - base) as usize..stop as usize];
-            values.extend(these.iter().map(|entry| entry.value()));
+            let stop = (numbers.end - base).min(entries.count);
+            values.extend((number - base..stop).map(|at| entries.value(at)));
             number = base + stop;
         }
         Ok(values)
     }
 
     /// A page's entries, its checksum checked.
-    fn page(&self, page: u64) -> Result<&[Entry], StoreError> {
+    fn page(&self, page: u64) -> Result<Page<'_>, StoreError> {
         let start = (1 + page as usize) * PAGE_BYTES;
         let bytes = &self.map[start..start + PAGE_BYTES];
-        let (entries, trailer) = bytes.split_at(PAGE_ENTRIES * ENTRY_BYTES);
+        let (entries, trailer) = bytes.split_at(PAGE_ENTRY_BYTES);
         let crc = crc32c::crc32c(&bytes[..PAGE_BYTES - 4]);
-        let count = (self.facts.entries - page * PAGE_ENTRIES as u64).min(PAGE_ENTRIES as u64);
+        let in_page = self.facts.page_entries();
+        let count = (self.facts.entries - page * in_page).min(in_page);
         if trailer != page_trailer(page, count as u32, crc) {
             let what = "the checksum of a page of entries is wrong";
             return Err(StoreError::damaged(&self.path, start as u64, what));
         }
-        let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
-        Ok(Entry::wrap(&entries[..count as usize]))
+        Ok(Page {
+            entries,
+            count,
+            value_bytes: self.facts.value_bytes(),
+            first_value: self.facts.first_value(),
+        })
     }
 
     /// Reads every page and checks what the reading of single ones cannot: that keys ascend, that
@@ -307,16 +331,16 @@ impl Run {
                     format!("page {page}: {what}"),
                 )
             };
-            if entries.first().map(Entry::key) != Some(self.fence(page)) {
+            if entries.key(0) != self.fence(page) {
                 return Err(wrong("its fence is not its first key"));
             }
-            for entry in entries {
-                if last >= Some((entry.key(), entry.value())) {
+            for (key, value) in entries.iter() {
+                if last >= Some((key, value)) {
                     return Err(wrong("its entries are not in order"));
                 }
-                last = Some((entry.key(), entry.value()));
-                sum.add(entry.key(), entry.value());
-                if !self.may_hold(entry.key())? {
+                last = Some((key, value));
+                sum.add(key, value);
+                if !self.may_hold(key)? {
                     return Err(wrong("the filter does not know its keys"));
                 }
             }
@@ -350,23 +374,48 @@ impl EntrySum {
     }
 }
 
-/// One entry as it lies in the file.
+/// The entries of a page as they lie in the file.
 #[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Entry([u8; ENTRY_BYTES]);
+struct Page<'r> {
+    entries: &'r [u8],
+    count: u64,
+    value_bytes: usize,
+    first_value: u64,
+}
 
-impl Entry {
-    fn wrap(bytes: &[[u8; ENTRY_BYTES]]) -> &[Entry] {
-        // SAFETY: Entry is a transparent wrapper around the array, so slices of both are laid out alike.
-        unsafe { &*(std::ptr::from_ref(bytes) as *const [Entry]) }
+impl Page<'_> {
+    fn key(&self, at: u64) -> u64 {
+        let start = at as usize * (KEY_BYTES + self.value_bytes);
+        let mut word = [0; 8];
+        word[8 - KEY_BYTES..].copy_from_slice(&self.entries[start..start + KEY_BYTES]);
+        u64::from_le_bytes(word)
     }
 
-    fn key(&self) -> u64 {
-        u64::from_le_bytes(self.0[..8].try_into().expect("eight bytes"))
+    fn value(&self, at: u64) -> u64 {
+        let start = at as usize * (KEY_BYTES + self.value_bytes) + KEY_BYTES;
+        let mut word = [0; 8];
+        word[..self.value_bytes].copy_from_slice(&self.entries[start..start + self.value_bytes]);
+        // The checksum vouches for the bytes, so the sum is what was written.
+        self.first_value.wrapping_add(u64::from_le_bytes(word))
     }
 
-    fn value(&self) -> u64 {
-        u64::from_le_bytes(self.0[8..].try_into().expect("eight bytes"))
+    fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        (0..self.count).map(|at| (self.key(at), self.value(at)))
+    }
+
+    /// How many entries at the beginning have a key that `is_below` says yes to; it says so of the
+    /// first ones only.
+    fn below(&self, is_below: impl Fn(u64) -> bool) -> u64 {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_below(self.key(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 }
 
@@ -396,9 +445,7 @@ impl Cursor {
                 return Ok(None);
             }
             self.entries.clear();
-            let entries = self.run.page(self.page)?;
-            self.entries
-                .extend(entries.iter().map(|entry| (entry.key(), entry.value())));
+            self.entries.extend(self.run.page(self.page)?.iter());
             self.page += 1;
             self.at = 0;
         }
@@ -463,6 +510,10 @@ impl RunWriter {
     }
 
     /// Adds the next entry.
+    ///
+    /// # Panics
+    ///
+    /// When there are more than announced, or the key or the position is none that the run may hold.
     pub(crate) fn push(&mut self, key: u64, value: u64) -> Result<(), StoreError> {
         assert!(
             self.written < self.facts.entries,
@@ -471,10 +522,20 @@ impl RunWriter {
         if self.page.is_empty() {
             self.fences.extend_from_slice(&key.to_le_bytes());
         }
-        self.page.extend_from_slice(&key.to_le_bytes());
-        self.page.extend_from_slice(&value.to_le_bytes());
+        assert_eq!(
+            key & !KEY_MASK,
+            0,
+            "a key is a hash as long as entries keep"
+        );
+        let (first, width) = (self.facts.first_value(), self.facts.value_bytes());
+        let value = value.checked_sub(first).map(u64::to_le_bytes);
+        let value = value.filter(|value| value[width..].iter().all(|byte| *byte == 0));
+        let value = value.expect("a position lies in the run's heights");
+        self.page
+            .extend_from_slice(&key.to_le_bytes()[8 - KEY_BYTES..]);
+        self.page.extend_from_slice(&value[..width]);
         self.written += 1;
-        if self.page.len() == PAGE_ENTRIES * ENTRY_BYTES {
+        if self.written.is_multiple_of(self.facts.page_entries()) {
             self.end_page()?;
         }
         // A key's block follows from its first bits, so blocks fill in the order of the entries.
@@ -520,9 +581,10 @@ impl RunWriter {
     }
 
     fn end_page(&mut self) -> Result<(), StoreError> {
-        let count = self.page.len() / ENTRY_BYTES;
-        let number = (self.written - 1) / PAGE_ENTRIES as u64;
-        self.page.resize(PAGE_ENTRIES * ENTRY_BYTES, 0);
+        let in_page = self.facts.page_entries();
+        let number = (self.written - 1) / in_page;
+        let count = self.written - number * in_page;
+        self.page.resize(PAGE_ENTRY_BYTES, 0);
         let trailer = page_trailer(number, count as u32, 0);
         self.page.extend_from_slice(&trailer[..12]);
         let crc = crc32c::crc32c(&self.page);
