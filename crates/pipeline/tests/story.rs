@@ -546,7 +546,7 @@ fn mixed(parents: &[Transaction], draft: Draft) -> Transaction {
 }
 
 #[tokio::test]
-async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_deciding_all_it_needs() {
+async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_compositions_none() {
     let house = house(|_| {});
     // Together they are longer than what may be read to name a refusal.
     let parents: Vec<Transaction> = (0..20).map(|number| long(number, 900 << 10)).collect();
@@ -574,8 +574,13 @@ async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_deciding_all_it_
             Some(RejectionClass::ValidationError)
         );
     }
-    let parts = parents.iter().map(Transaction::asset);
-    let composed = mixed(&parents, Draft::compose("all of them", parts));
+    let parts = || parents.iter().map(Transaction::asset);
+    let forgotten = mixed(&parents, Draft::compose("all but one", parts().skip(1)));
+    assert_eq!(
+        class(&post(&house, &forgotten).await),
+        Some(RejectionClass::ValidationError)
+    );
+    let composed = mixed(&parents, Draft::compose("all of them", parts()));
     assert!(matches!(
         post(&house, &composed).await,
         Outcome::Committed { .. }
