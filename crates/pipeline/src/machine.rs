@@ -115,6 +115,9 @@ struct InFlightView<'f, V> {
     in_flight: &'f VecDeque<InFlight>,
 }
 
+/// What is decided on top of the committed state.
+type OnState<'s, 'f> = Overlay<'s, InFlightView<'f, CommittedView<'f>>>;
+
 impl<V: View> View for InFlightView<'_, V> {
     fn unspent(&self, output: &OutputRef) -> Option<Unspent> {
         let newest = self
@@ -377,11 +380,61 @@ impl LedgerMachine {
         Ok(())
     }
 
-    fn decide_tracker<V: View>(
+    /// Lets `work` apply transactions on top of all that was decided so far. The state's lock is held
+    /// meanwhile, and the commit of the block before waits for it: nothing is read from disk here but what
+    /// `allowance` allows.
+    fn on_state<T>(
+        &mut self,
+        changes: &mut Changes,
+        allowance: &Allowance,
+        work: impl FnOnce(&mut LedgerMachine, &mut OnState<'_, '_>, &CommittedView<'_>) -> T,
+    ) -> T {
+        let shared = self.shared.clone();
+        let in_flight = std::mem::take(&mut self.in_flight);
+        let view = InFlightView {
+            committed: shared.store.view_within(allowance),
+            in_flight: &in_flight,
+        };
+        let mut overlay = Overlay::resume(&view, std::mem::take(changes));
+        let done = work(self, &mut overlay, &view.committed);
+        *changes = overlay.into_changes();
+        drop(view);
+        self.in_flight = in_flight;
+        done
+    }
+
+    /// Decides the asset transactions that come next, as many as may share one hold of the state's lock.
+    fn decide_assets(
+        &mut self,
+        candidates: &mut VecDeque<Candidate>,
+        changes: &mut Changes,
+        allowance: &Allowance,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        self.on_state(changes, allowance, |machine, overlay, committed| {
+            let is_asset = |next: &mut Candidate| matches!(next, Candidate::Asset { .. });
+            for _ in 0..APPLY_CANDIDATES_MAX {
+                let Some(Candidate::Asset {
+                    transaction,
+                    ticket,
+                }) = candidates.pop_front_if(is_asset)
+                else {
+                    break;
+                };
+                allowance.begin(depends_on_history(&transaction));
+                machine.decide_asset(transaction, ticket, overlay, committed, building)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Decides what reads the log at leisure: the state's lock is not held.
+    fn decide_tracker(
         &mut self,
         command: &tracker::Command,
         ticket: TrackerTicket,
-        overlay: &mut Overlay<'_, V>,
+        changes: &mut Changes,
+        allowance: &Allowance,
         building: &mut Building,
     ) -> Result<(), Broken> {
         let decision = self
@@ -393,15 +446,24 @@ impl LedgerMachine {
                 let entry = self.record(entry, building)?;
                 TrackerAnswer::Recorded { entry, position }
             }
-            Ok(Decision::Payout(plan)) => match self.pay(&plan, overlay) {
-                Ok(transfer) => {
-                    building.entries.push(Entry::Asset(transfer.clone()));
-                    let position = Some(building.next_position());
-                    let entry = self.record(plan.entry(&transfer), building)?;
-                    TrackerAnswer::Recorded { entry, position }
+            Ok(Decision::Payout(plan)) => {
+                allowance.begin(false);
+                let paid = self.on_state(changes, allowance, |machine, overlay, committed| {
+                    let paid = machine.pay(&plan, overlay);
+                    // A payout that could not be applied has said so.
+                    drop(committed.withheld());
+                    paid
+                });
+                match paid {
+                    Ok(transfer) => {
+                        building.entries.push(Entry::Asset(transfer.clone()));
+                        let position = Some(building.next_position());
+                        let entry = self.record(plan.entry(&transfer), building)?;
+                        TrackerAnswer::Recorded { entry, position }
+                    }
+                    Err(why) => TrackerAnswer::Refused(tracker::Refusal::internal(why)),
                 }
-                Err(why) => TrackerAnswer::Refused(tracker::Refusal::internal(why)),
-            },
+            }
             Ok(Decision::Repeat(entry)) => TrackerAnswer::Recorded {
                 entry,
                 position: None,
@@ -489,52 +551,27 @@ impl LedgerMachine {
             return Ok(changes);
         }
         let allowance = Allowance::new(HISTORY_BYTES_MAX);
-        while !candidates.is_empty() {
-            let shared = self.shared.clone();
-            let in_flight = std::mem::take(&mut self.in_flight);
-            let view = InFlightView {
-                committed: shared.store.view_within(&allowance),
-                in_flight: &in_flight,
-            };
-            let mut overlay = Overlay::resume(&view, changes);
-            let mut decided = Ok(());
-            for _ in 0..APPLY_CANDIDATES_MAX {
-                let Some(candidate) = candidates.pop_front() else {
-                    break;
-                };
-                decided = match candidate {
-                    Candidate::Asset {
-                        transaction,
-                        ticket,
-                    } => {
-                        allowance.begin(depends_on_history(&transaction));
-                        let committed = &view.committed;
-                        self.decide_asset(transaction, ticket, &mut overlay, committed, building)
-                    }
-                    Candidate::Tracker { command, ticket } => {
-                        let decided = self.decide_tracker(&command, ticket, &mut overlay, building);
-                        // A payout that could not be applied has said so.
-                        drop(view.committed.withheld());
-                        decided
-                    }
-                    Candidate::Consortium { command, ticket } => {
-                        self.decide_consortium(&command, ticket, building)
-                    }
-                    Candidate::Configure { settings, done } => {
-                        let entry = self.tracker.configure(*settings, building.time);
-                        building.answers.push(Answer::Configured(done));
-                        entry.map_or(Ok(()), |entry| self.record(entry, building).map(drop))
-                    }
-                    Candidate::Tick => Ok(()),
-                };
-                if decided.is_err() {
-                    break;
+        while let Some(candidate) = candidates.pop_front() {
+            match candidate {
+                asset @ Candidate::Asset { .. } => {
+                    candidates.push_front(asset);
+                    self.decide_assets(candidates, &mut changes, &allowance, building)?;
                 }
+                Candidate::Tracker { command, ticket } => {
+                    self.decide_tracker(&command, ticket, &mut changes, &allowance, building)?;
+                }
+                Candidate::Consortium { command, ticket } => {
+                    self.decide_consortium(&command, ticket, building)?;
+                }
+                Candidate::Configure { settings, done } => {
+                    let entry = self.tracker.configure(*settings, building.time);
+                    building.answers.push(Answer::Configured(done));
+                    if let Some(entry) = entry {
+                        self.record(entry, building)?;
+                    }
+                }
+                Candidate::Tick => {}
             }
-            changes = overlay.into_changes();
-            drop(view);
-            self.in_flight = in_flight;
-            decided?;
         }
         Ok(changes)
     }
