@@ -9,7 +9,7 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
-    console, events, faucet, gate,
+    consortium, console, events, faucet, gate, machines,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
     tracker,
@@ -101,6 +101,9 @@ async fn handle(
             let query = request.uri().query().unwrap_or_default();
             faucet::answer(gateway, request.method(), query).await
         }
+        Route::Machines => machines::answer(gateway, connection, request)
+            .await
+            .unwrap_or_else(|Refused(reply)| *reply),
         Route::Tracker | Route::TrackerSocket => match &gateway.tracker {
             Some(tracker) => tracker::open(gateway, tracker, connection, request)
                 .unwrap_or_else(|Refused(reply)| *reply),
@@ -110,6 +113,9 @@ async fn handle(
             Some(tracker) => tracker::info(gateway, tracker),
             None => not_found(),
         },
+        route if route.is_consortium() => {
+            consortium::handle(gateway, connection, route, request).await
+        }
         route => assets::handle(gateway, connection, route, request).await,
     }
 }

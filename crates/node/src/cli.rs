@@ -9,6 +9,7 @@ use daybook_client::{Cursor, Endpoint};
 use daybook_ledger::{AssetId, PublicKey, TransactionId};
 
 pub(crate) use crate::channel::Channel;
+pub(crate) use crate::ledger_command::Ledger;
 use crate::{
     failure::Failure,
     keyfile,
@@ -80,6 +81,9 @@ pub(crate) enum Verb {
     /// Be paid, and pay, for traffic by the segment
     #[command(subcommand)]
     Channel(Channel),
+    /// Ledgers that organisations share: propose, read, prove, verify
+    #[command(subcommand)]
+    Ledger(Box<Ledger>),
     /// Measure a node
     Bench(Bench),
     /// Show the settings of a node

@@ -10,6 +10,7 @@ use daybook_ledger::Rules;
 
 use crate::{
     bus::BusConfig,
+    consortium::ConsortiumConfig,
     passphrase::Source,
     settings::{Settings, SettingsError},
     tracker::TrackerConfig,
@@ -56,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) bus: BusConfig,
     /// `None` where no tracker runs.
     pub(crate) tracker: Option<TrackerConfig>,
+    /// `None` where the consortium's book is not served.
+    pub(crate) consortium: Option<ConsortiumConfig>,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: String,
 }
@@ -210,6 +213,7 @@ impl Config {
                 },
             },
             tracker: TrackerConfig::from_settings(settings)?,
+            consortium: ConsortiumConfig::from_settings(settings)?,
             bus: BusConfig::from_settings(settings, bus_listen)?,
             log_format: match settings.text("log.format") {
                 "pretty" => LogFormat::Pretty,

@@ -8,6 +8,7 @@ mod channel;
 mod check;
 mod cli;
 mod config;
+mod consortium;
 mod control;
 mod datadir;
 mod demo;
@@ -16,6 +17,7 @@ mod failure;
 mod faucet;
 mod keyfile;
 mod keys;
+mod ledger_command;
 mod log;
 mod machine;
 mod node;
@@ -87,10 +89,10 @@ fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), F
         Verb::Stream(args) => ask(stream::run(&args, out)),
         Verb::Events(args) => ask(events::run(&args, out)),
         Verb::Channel(args) => serve(channel::run(&args, out)),
+        Verb::Ledger(command) => ask(ledger_command::run(*command, out)),
         Verb::Bench(args) => serve(bench::run(&args, out)),
         Verb::Config(cli::Config::Show { settings }) => {
-            show(&load(&settings)?, out);
-            Ok(())
+            show(&load(&settings)?, out)
         }
         Verb::Config(cli::Config::Template) => {
             out.line(settings::template().trim_end());
@@ -134,7 +136,7 @@ fn load(flags: &SettingFlags) -> Result<Settings, Failure> {
     )?)
 }
 
-fn show(settings: &Settings, out: Out) {
+fn show(settings: &Settings, out: Out) -> Result<(), Failure> {
     let width = settings
         .iter()
         .map(|(setting, _, _)| setting.name.len())
@@ -150,6 +152,20 @@ fn show(settings: &Settings, out: Out) {
             &format!("{:width$}  {value}  # {origin}", setting.name),
         );
     }
+    // What the node has made for itself is no setting, but is looked for in the same place.
+    let dir = datadir::DataDir::new(settings.text("data_dir"));
+    if let Some(made) = tracker::Made::read(&dir)? {
+        let (facts, file) = made.facts(&dir);
+        let file = file.display();
+        for (name, value) in facts {
+            let shown = json!(value);
+            out.say(
+                &json!({ "made": name, "value": shown, "origin": file.to_string() }),
+                &format!("{name:width$}  {shown}  # {file}"),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Runs what serves sockets, on all cores.

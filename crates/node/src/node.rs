@@ -172,7 +172,8 @@ impl LiveNode {
                 Some((keys, settings))
             }
         };
-        let mut options = StartOptions::new(key);
+        let mut options = StartOptions::new(key.clone());
+        options.consortium = config.consortium.is_some();
         options.tracker = tracker
             .as_ref()
             .map(|(keys, settings)| keys.options(settings));
@@ -195,9 +196,19 @@ impl LiveNode {
             return Err(failure);
         }
 
+        if let Some(consortium) = &config.consortium
+            && let Err(failure) = consortium.set_up(&node, &key).await
+        {
+            if let Ok(Err(error)) = blocking(move || running.stop()).await {
+                tracing::error!(%error, "the ledger did not close in order");
+            }
+            return Err(failure);
+        }
+
         let stop_within = config.stop_within.max(STOP_WITHIN_MIN);
         let mut settings = gateway_settings(config, metrics.clone(), write_token, stop_within);
-        settings.faucet = match faucet::open(config, &dir, &node).await {
+        let keys = tracker.as_ref().map(|(keys, _)| keys);
+        settings.faucet = match faucet::open(config, &dir, &node, keys).await {
             Ok(faucet) => faucet,
             Err(failure) => {
                 if let Ok(Err(error)) = blocking(move || running.stop()).await {

@@ -132,7 +132,7 @@ pub(crate) static TABLE: &[Setting] = &[
         "dev",
         Kind::Switch,
         "false",
-        "A node to try things with: it prints a key for the service bus that is for every name until it stops, and POST /send_tokens?address=PUBLIC_KEY gives units of a token that is worth nothing. For nobody else's reach.",
+        "A node to try things with: it prints a key for the service bus that is for every name until it stops, and POST /send_tokens?address=PUBLIC_KEY gives units of the tracker's token, or of one of its own where no tracker runs. For nobody else's reach.",
         common
     ),
     setting!(
@@ -520,6 +520,36 @@ pub(crate) static TABLE: &[Setting] = &[
         Kind::Switch,
         "false",
         "Let everyone list everybody's transactions; otherwise each key sees its own."
+    ),
+    setting!(
+        "consortium.enabled",
+        Kind::Switch,
+        "true",
+        "Serve the ledgers that organisations share: their members propose, endorse and read through this node."
+    ),
+    setting!(
+        "consortium.members",
+        Kind::List,
+        "[]",
+        "Files with members' cards. At a start a validator's node founds the network with them, and later admits those that are new."
+    ),
+    setting!(
+        "consortium.admission",
+        Kind::Choice(&["validators", "members"]),
+        r#""validators""#,
+        "Who lets further members in: the validators, or more than half of the members. Written when the network is founded, as the two that follow."
+    ),
+    setting!(
+        "consortium.deadline_seconds",
+        Kind::Count,
+        "600",
+        "The longest time that a proposal may stay open."
+    ),
+    setting!(
+        "consortium.documents",
+        Kind::Choice(&["any", "compatible", "strict"]),
+        r#""strict""#,
+        "What entries of ledgers must be: documents of containers, checked strictly or as the original service did, or anything."
     ),
     setting!(
         "log.format",

@@ -198,7 +198,7 @@ fn say(receipt: &Receipt, asset: &AssetId, out: Out) {
 }
 
 /// Reads JSON from the command line, or from a file behind an `@`.
-fn value(flag: &str, text: &str) -> Result<Value, Failure> {
+pub(crate) fn value(flag: &str, text: &str) -> Result<Value, Failure> {
     let bytes = match text.strip_prefix('@') {
         None => text.as_bytes().to_vec(),
         Some(path) => {

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, io::Write};
 
 use daybook_ledger::{
-    BlockTime, Height, Position,
+    BlockTime, Height, Position, TransactionId,
     block::BlockHash,
     consortium::{
         Body, Code, Did, Effect, Entry, Ledger, Member, Outcome, Progress, ProposalStatus, Refusal,
@@ -213,6 +213,8 @@ pub fn append_ledger_entry(
 pub struct Vote {
     /// Who.
     pub member: Did,
+    /// About what.
+    pub proposal: TransactionId,
     /// Why not; `None` for an endorsement.
     pub reason: Option<String>,
     /// When.
@@ -222,13 +224,20 @@ pub struct Vote {
 impl Vote {
     /// The vote in an entry, if it is one.
     pub fn of(entry: &Entry) -> Option<Vote> {
-        let (member, reason) = match entry.command()?.body() {
-            Body::Endorse { member, .. } => (*member, None),
-            Body::Refuse { member, reason, .. } => (*member, Some(reason.clone())),
+        let (member, proposal, reason) = match entry.command()?.body() {
+            Body::Endorse {
+                member, proposal, ..
+            } => (*member, *proposal, None),
+            Body::Refuse {
+                member,
+                proposal,
+                reason,
+            } => (*member, *proposal, Some(reason.clone())),
             _ => return None,
         };
         Some(Vote {
             member,
+            proposal,
             reason,
             at: entry.at(),
         })
@@ -287,11 +296,12 @@ fn append_progress_parts(out: &mut Vec<u8>, progress: &Progress) {
 }
 
 /// The answer about one proposal: what was proposed and where, how far it has come or what became of it,
-/// and what members said.
+/// what an endorsement must name once it is open, and what members said.
 pub fn proposal_body(
     proposed: &Entry,
     position: Position,
     outcome: &Outcome,
+    agreed: Option<TreeHash>,
     votes: &[Vote],
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(proposed.text().len() + 1_024);
@@ -308,6 +318,9 @@ pub fn proposal_body(
             out.extend_from_slice(b",\"outcome\":");
             append_value(&mut out, &effect.map_or(Value::Null, Effect::to_value));
         }
+    }
+    if let Some(agreed) = agreed {
+        let _ = write!(out, ",\"agreed\":\"{agreed}\"");
     }
     out.extend_from_slice(b",\"votes\":[");
     for (place, vote) in votes.iter().enumerate() {

@@ -9,7 +9,7 @@ use daybook_ledger::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Network, Outcome, Page};
+use super::{LedgerEntry, LedgerPage, Network, Outcome, Page};
 use crate::{Error, http::json};
 
 #[derive(Deserialize)]
@@ -30,6 +30,21 @@ struct RawPage {
 struct RawPlaced {
     position: String,
     entry: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RawLedgerPage {
+    size: u64,
+    entries: Vec<RawLedgerEntry>,
+    next: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct RawLedgerEntry {
+    seq_no: u64,
+    txn: Box<RawValue>,
+    time: u64,
+    committed_by: String,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +103,26 @@ pub(super) fn page(body: &Bytes) -> Result<Page, Error> {
         return Err(Error::protocol("entries out of order"));
     }
     Ok(page)
+}
+
+pub(super) fn ledger_page(body: &Bytes) -> Result<LedgerPage, Error> {
+    let raw: RawLedgerPage = json(body)?;
+    let entries = raw.entries.into_iter().map(|entry| {
+        Ok(LedgerEntry {
+            sequence: entry.seq_no,
+            text: entry.txn.get().to_owned(),
+            time: BlockTime(entry.time),
+            committed_by: entry
+                .committed_by
+                .parse()
+                .map_err(|_| Error::protocol("an entry without an id"))?,
+        })
+    });
+    Ok(LedgerPage {
+        size: raw.size,
+        entries: entries.collect::<Result<_, Error>>()?,
+        next: raw.next,
+    })
 }
 
 pub(super) fn network(body: &Bytes) -> Result<Network, Error> {

@@ -85,6 +85,30 @@ pub struct Page {
     pub is_last: bool,
 }
 
+/// Entries of one ledger, by sequence number.
+#[derive(Clone, Debug)]
+pub struct LedgerPage {
+    /// How many entries the ledger has.
+    pub size: u64,
+    /// The entries.
+    pub entries: Vec<LedgerEntry>,
+    /// The sequence number at which the next page begins; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// An entry of a ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerEntry {
+    /// Its sequence number.
+    pub sequence: u64,
+    /// Its canonical text, metadata included: what its leaf is the hash of.
+    pub text: String,
+    /// When it was committed.
+    pub time: BlockTime,
+    /// The entry of the log that committed it.
+    pub committed_by: TransactionId,
+}
+
 /// What a node tells about its network.
 #[derive(Clone, Debug)]
 pub struct Network {
@@ -264,10 +288,10 @@ impl ConsortiumClient {
         name: &str,
         from: u64,
         limit: usize,
-    ) -> Result<serde_json::Value, Error> {
+    ) -> Result<LedgerPage, Error> {
         let name = percent_encoded(name);
         let path = format!("/api/v1/consortium/ledgers/{name}/entries?from={from}&limit={limit}");
-        crate::http::json(&self.get(path).await?)
+        answer::ledger_page(&self.get(path).await?)
     }
 
     /// The inclusion proof of a ledger's entry in the tree of its first `size` entries, or of all.

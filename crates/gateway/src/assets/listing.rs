@@ -36,8 +36,8 @@ const PIECE_BYTES: usize = 64 << 10;
 const PIECES_WAITING_MAX: usize = 4;
 
 /// Where a list is written. Every element is followed by a comma; the last one is taken back.
-pub(super) struct Sink {
-    pub(super) buffer: Vec<u8>,
+pub(crate) struct Sink {
+    pub(crate) buffer: Vec<u8>,
     pieces: mpsc::Sender<Produced>,
 }
 
@@ -51,7 +51,7 @@ enum Produced {
 
 impl Sink {
     /// Sends what is gathered if it is enough for a piece. False when nobody reads any more.
-    pub(super) fn go_on(&mut self) -> bool {
+    pub(crate) fn go_on(&mut self) -> bool {
         self.buffer.len() < PIECE_BYTES || self.flush()
     }
 
@@ -71,7 +71,7 @@ impl Sink {
     }
 
     /// Takes back the comma behind the last element.
-    pub(super) fn end_elements(&mut self) {
+    pub(crate) fn end_elements(&mut self) {
         if self.buffer.last() == Some(&b',') {
             self.buffer.pop();
         }
@@ -80,7 +80,7 @@ impl Sink {
 
 /// Answers with what `produce` writes. It runs on a thread of its own and stops when
 /// [`Sink::go_on`] says so; its store asks before every candidate whether the client still reads.
-pub(super) async fn answer(
+pub(crate) async fn answer(
     gateway: &Gateway,
     connection: &Arc<Connection>,
     produce: impl FnOnce(&Store, &mut Sink) -> Result<(), StoreError> + Send + 'static,
@@ -138,7 +138,7 @@ pub(super) async fn answer(
 }
 
 /// A JSON array of what `produce` writes.
-pub(super) async fn array(
+pub(crate) async fn array(
     gateway: &Gateway,
     connection: &Arc<Connection>,
     produce: impl FnOnce(&Store, &mut Sink) -> Result<(), StoreError> + Send + 'static,

@@ -1,7 +1,7 @@
 //! The asset protocol's resources (asset ledger, sections 3 and 9).
 
 mod batch;
-mod listing;
+pub(crate) mod listing;
 mod read;
 mod socket;
 mod stream;
