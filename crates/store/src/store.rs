@@ -603,7 +603,7 @@ impl AssetWalk {
 }
 
 /// How much history decisions may read. The path of nearly all transactions reads none: history is read
-/// to name why one is refused, and by compositions. A parent may be as long as a transaction may be, so
+/// to name why one is refused, and by a DECOMPOSE. A parent may be as long as a transaction may be, so
 /// reading many of them would hold up everybody else.
 #[derive(Debug)]
 pub struct Allowance {
