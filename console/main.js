@@ -11,6 +11,7 @@ import { BlockPage, BlocksPage } from './pages/blocks.js'
 import { ChannelsPage, ObjectPage } from './pages/channels.js'
 import { KeyPage } from './pages/key.js'
 import { LivePage } from './pages/live.js'
+import { MachinesPage } from './pages/machines.js'
 import { NodePage } from './pages/node.js'
 import { SearchPage } from './pages/search.js'
 import { SubmitPage } from './pages/submit.js'
@@ -26,6 +27,7 @@ const PAGES = [
   { path: 'transactions', name: 'Transactions', all: TransactionsPage, one: (id, params) => html`<${TransactionPage} key=${id} id=${id} params=${params} />` },
   { path: 'blocks', name: 'Blocks', all: BlocksPage, one: (height, params) => html`<${BlockPage} key=${height} height=${height} params=${params} />` },
   { path: 'channels', name: 'Channels', when: (node) => node?.tracker, all: ChannelsPage, one: (name, params) => html`<${ObjectPage} key=${name} name=${name} params=${params} />` },
+  { path: 'machines', name: 'Machines', all: MachinesPage },
   { path: 'assets', one: (id, params) => html`<${AssetPage} key=${id} id=${id} params=${params} />` },
   { path: 'keys', one: (id, params) => html`<${KeyPage} key=${id} id=${id} params=${params} />` },
   { path: 'search', all: SearchPage },
@@ -113,7 +115,7 @@ function Connection() {
 }
 
 function Frame() {
-  const { path, params } = usePlace()
+  const { path, params, hash } = usePlace()
   const live = useLive()
   const [name = 'live'] = path
   const node = live.node
@@ -133,7 +135,7 @@ function Frame() {
       <${Search} />
       <div class="tail"><${Theme} /><${Connection} /></div>
     </header>
-    <main id="content">${page}</main>`
+    <main id="content" data-place=${hash}>${page}</main>`
 }
 
 const app = document.getElementById('app')

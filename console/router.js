@@ -3,11 +3,11 @@
 
 import { useEffect, useState } from './vendor/hooks.js'
 
-/** The present place: `#/blocks/7?from=25` is `{ path: ['blocks', '7'], params: { from: '25' } }`. */
+/** The present place: `#/blocks/7?from=25` is `{ path: ['blocks', '7'], params: { from: '25' } }`, and the hash itself. */
 export function place() {
   const [path, query] = location.hash.replace(/^#\/?/, '').split('?')
   const segments = path.split('/').filter(Boolean).map(decoded)
-  return { path: segments, params: Object.fromEntries(new URLSearchParams(query ?? '')) }
+  return { path: segments, params: Object.fromEntries(new URLSearchParams(query ?? '')), hash: location.hash }
 }
 
 function decoded(segment) {

@@ -10,7 +10,6 @@ mod body;
 mod budget;
 mod connection;
 mod console;
-mod consortium;
 mod events;
 mod faucet;
 mod gate;

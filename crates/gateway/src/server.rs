@@ -27,6 +27,7 @@ use crate::{
     budget::Budget,
     connection::{Connection, LOOK_INTERVAL, Socket, Transport},
     http::answer,
+    machines::Machines,
     meters::Meters,
     rate::Rates,
     streams::Streams,
@@ -105,6 +106,8 @@ pub(crate) struct Gateway {
     pub(crate) budget: Budget,
     /// Turns at making lists.
     pub(crate) lists: Turns,
+    /// Machines that said that they are there.
+    pub(crate) machines: Machines,
     /// How far the stop has come.
     pub(crate) phase: watch::Receiver<Phase>,
     /// Held by every connection and every task that serves one.
@@ -182,6 +185,7 @@ pub async fn serve(
         streams: Streams::start()?,
         budget: Budget::new(settings.buffer_bytes_max, settings.transaction_bytes_max),
         lists: Turns::new(settings.lists_per_address_max),
+        machines: Machines::default(),
         phase,
         _alive: alive,
         hosts,

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    Moment,
+    Moment, announce,
     hook::Hook,
     journal::{Journal, JournalError},
     ledger,
@@ -48,6 +48,8 @@ const PROGRESS_MAX: usize = 64;
 pub struct Config {
     /// Where it listens, HTTP and sockets.
     pub listen: SocketAddr,
+    /// The address that browsers reach it at, where it is another one.
+    pub public_url: Option<Url>,
     /// Certificate chain and key in PEM, for TLS.
     pub tls: Option<(Vec<u8>, zeroize::Zeroizing<Vec<u8>>)>,
     /// Where its memory is kept; one directory for each machine.
@@ -68,6 +70,18 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Orders that one address may place in a minute.
     pub orders_per_minute: u32,
+}
+
+impl Config {
+    /// Where browsers reach it; none where it listens on every address and was told no name.
+    fn url(&self, bound: SocketAddr) -> Option<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        match &self.public_url {
+            Some(url) => Some(url.to_string()),
+            None if bound.ip().is_unspecified() => None,
+            None => Some(format!("{scheme}://{bound}")),
+        }
+    }
 }
 
 /// Why a machine does not run.
@@ -223,6 +237,14 @@ impl Agent {
             Duration::from_millis(config.terms.confirm_poll_ms.max(1)),
             inputs.clone(),
         ));
+        if let Some(url) = config.url(address) {
+            tasks.spawn(announce::run(
+                config.ledger.clone(),
+                config.terms.name.clone(),
+                config.terms.role.clone(),
+                url,
+            ));
+        }
         let shell = Shell {
             machine,
             journal,

@@ -7,6 +7,7 @@
 
 mod address;
 mod agent;
+mod announce;
 mod hook;
 mod journal;
 mod kerl;

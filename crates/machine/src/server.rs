@@ -58,6 +58,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PAGE: &str = include_str!("page/page.html");
 const SCRIPT: &str = include_str!("page/page.js");
 const STYLE: &str = include_str!("page/page.css");
+const ICON: &str = include_str!("page/icon.svg");
 const API: &str = include_str!("page/api.html");
 /// What the page may do: nothing but what comes from this very port.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
@@ -311,6 +312,7 @@ impl Shop {
             [] if reading => page(PAGE, "text/html; charset=utf-8"),
             ["page.js"] if reading => page(SCRIPT, "text/javascript; charset=utf-8"),
             ["page.css"] if reading => page(STYLE, "text/css; charset=utf-8"),
+            ["icon.svg"] if reading => page(ICON, "image/svg+xml"),
             ["api"] if reading => page(API, "text/html; charset=utf-8"),
             ["orders"] if posting => self.post_order(&parts, incoming).await,
             ["orders"] if reading => self.orders(&parts).await,
@@ -323,7 +325,7 @@ impl Shop {
             ["healthz"] if reading => json_reply(StatusCode::OK, &json!({"status": "ok"})),
             ["readyz"] if reading => self.ready().await,
             []
-            | ["page.js" | "page.css" | "api" | "get_account_data" | "limits" | "info"]
+            | ["page.js" | "page.css" | "icon.svg" | "api" | "get_account_data" | "limits" | "info"]
             | ["orders"]
             | ["orders", _]
             | ["orders", _, "payment"]

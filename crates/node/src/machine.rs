@@ -66,6 +66,7 @@ const fn setting(
 const TABLE: &[Setting] = &[
     setting("port", "PORT", "3000", "HTTP and sockets; 0 for any free port"),
     setting("host", "MACHINE_HOST", "127.0.0.1", "Address to listen on"),
+    setting("public_url", "PUBLIC_URL", "", "The address that browsers reach it at, where it is another one; the node's console shows it"),
     setting("name", "NAME", "Machine", "Shown to people"),
     setting("seed_file", "SEED_FILE", "", "File with the seed (81 characters of 9 and A to Z), in place of the variable SEED"),
     setting("key_file", "KEY_FILE", "", "Key file, made on the first start where there is no seed [default: machine.key in the data directory]"),
@@ -520,8 +521,16 @@ impl Raw {
                 return Err(Failure::usage("TLS needs both the certificate and its key"));
             }
         };
+        let public_url = match self.given("public_url") {
+            None => None,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|e| Failure::usage(format!("public_url: {e}")))?,
+            ),
+        };
         Ok(daybook_machine::Config {
             listen,
+            public_url,
             tls,
             data_dir: self.data_dir(),
             seed,

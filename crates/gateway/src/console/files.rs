@@ -56,6 +56,10 @@ files! {
     "widgets.js" as "widgets.js": SCRIPT,
     "plot.js" as "plot.js": SCRIPT,
     "entries.js" as "entries.js": SCRIPT,
+    "fleet.js" as "fleet.js": SCRIPT,
+    "wallet.js" as "wallet.js": SCRIPT,
+    "sha3.js" as "sha3.js": SCRIPT,
+    "sending.js" as "sending.js": SCRIPT,
     "pages/live.js" as "pages/live.js": SCRIPT,
     "pages/transactions.js" as "pages/transactions.js": SCRIPT,
     "pages/transaction.js" as "pages/transaction.js": SCRIPT,
@@ -63,6 +67,7 @@ files! {
     "pages/asset.js" as "pages/asset.js": SCRIPT,
     "pages/key.js" as "pages/key.js": SCRIPT,
     "pages/channels.js" as "pages/channels.js": SCRIPT,
+    "pages/machines.js" as "pages/machines.js": SCRIPT,
     "pages/search.js" as "pages/search.js": SCRIPT,
     "pages/submit.js" as "pages/submit.js": SCRIPT,
     "pages/node.js" as "pages/node.js": SCRIPT,
@@ -71,6 +76,16 @@ files! {
     "vendor/htm.js" as "vendor/htm.js": SCRIPT,
     "vendor/LICENSE-preact" as "vendor/LICENSE-preact": TEXT,
     "vendor/LICENSE-htm" as "vendor/LICENSE-htm": TEXT,
+}
+
+/// Answers with the page itself, always the whole of it: a browser that keeps its copy keeps that copy's
+/// policy too, and the policy names the machines of this moment.
+pub(super) fn page() -> Reply {
+    let mut reply = file("", &HeaderMap::new());
+    reply
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
 }
 
 /// Answers with a file, or says that the browser's copy is still right.

@@ -28,6 +28,12 @@ const CONTENT_SECURITY_POLICY: HeaderValue = HeaderValue::from_static(
      require-trusted-types-for 'script'; trusted-types 'none'",
 );
 
+/// The same for the page itself, whose policy counts for all scripts in it: it may also talk to the
+/// machines that are known when it is loaded, each by its address.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+     connect-src 'self'{machines}; manifest-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
 /// What every answer to the console carries.
 const HEADERS: [(HeaderName, HeaderValue); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
@@ -64,7 +70,7 @@ pub(crate) async fn handle(
 ) -> Reply {
     let handled = match route {
         // A link from another site leads to the pages; what they are made of is for themselves.
-        Route::Console => Ok(files::file("", request.headers())),
+        Route::Console => Ok(files::page()),
         _ if !is_own(request.headers()) => Err(refused(
             StatusCode::FORBIDDEN,
             "The console is for its own pages only",
@@ -81,6 +87,10 @@ pub(crate) async fn handle(
     let headers = reply.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, value);
+    }
+    if matches!(route, Route::Console) {
+        let policy = gateway.machines.policy(PAGE_POLICY);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     reply
 }
