@@ -9,7 +9,7 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
-    console, events, faucet, gate, machines,
+    consortium, console, events, faucet, gate, machines,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
     tracker,
@@ -113,6 +113,9 @@ async fn handle(
             Some(tracker) => tracker::info(gateway, tracker),
             None => not_found(),
         },
+        route if route.is_consortium() => {
+            consortium::handle(gateway, connection, route, request).await
+        }
         route => assets::handle(gateway, connection, route, request).await,
     }
 }

@@ -10,6 +10,7 @@ mod body;
 mod budget;
 mod connection;
 mod console;
+mod consortium;
 mod events;
 mod faucet;
 mod gate;

@@ -58,6 +58,28 @@ pub enum Route {
     TrackerSocket,
     /// `GET /api/v1/tracker`.
     TrackerInfo,
+    /// `GET /api/v1/consortium`.
+    Consortium,
+    /// `POST /api/v1/consortium/requests`.
+    ConsortiumRequests,
+    /// `GET /api/v1/consortium/entries`.
+    ConsortiumEntries,
+    /// `GET /api/v1/consortium/members`.
+    ConsortiumMembers,
+    /// `GET /api/v1/consortium/members/<did>`.
+    ConsortiumMember,
+    /// `GET /api/v1/consortium/ledgers`.
+    ConsortiumLedgers,
+    /// `GET /api/v1/consortium/ledgers/<name>`.
+    ConsortiumLedger,
+    /// `GET /api/v1/consortium/ledgers/<name>/entries`.
+    ConsortiumLedgerEntries,
+    /// `GET /api/v1/consortium/ledgers/<name>/proof`.
+    ConsortiumLedgerProof,
+    /// `GET /api/v1/consortium/ledgers/<name>/export`.
+    ConsortiumLedgerExport,
+    /// `GET /api/v1/consortium/proposals/<id>`.
+    ConsortiumProposal,
     /// `GET` and `POST /send_tokens`, the development faucet.
     Faucet,
     /// `GET` and `POST /api/v1/machines`, machines that use this node.
@@ -80,7 +102,7 @@ pub enum Route {
 
 impl Route {
     /// All routes.
-    pub const ALL: [Route; 33] = [
+    pub const ALL: [Route; 44] = [
         Route::Root,
         Route::Api,
         Route::Transactions,
@@ -105,6 +127,17 @@ impl Route {
         Route::Tracker,
         Route::TrackerSocket,
         Route::TrackerInfo,
+        Route::Consortium,
+        Route::ConsortiumRequests,
+        Route::ConsortiumEntries,
+        Route::ConsortiumMembers,
+        Route::ConsortiumMember,
+        Route::ConsortiumLedgers,
+        Route::ConsortiumLedger,
+        Route::ConsortiumLedgerEntries,
+        Route::ConsortiumLedgerProof,
+        Route::ConsortiumLedgerExport,
+        Route::ConsortiumProposal,
         Route::Faucet,
         Route::Machines,
         Route::Console,
@@ -143,6 +176,17 @@ impl Route {
             Route::Tracker => "/tracker",
             Route::TrackerSocket => "/ws",
             Route::TrackerInfo => "/api/v1/tracker",
+            Route::Consortium => "/api/v1/consortium",
+            Route::ConsortiumRequests => "/api/v1/consortium/requests",
+            Route::ConsortiumEntries => "/api/v1/consortium/entries",
+            Route::ConsortiumMembers => "/api/v1/consortium/members",
+            Route::ConsortiumMember => "/api/v1/consortium/members/{did}",
+            Route::ConsortiumLedgers => "/api/v1/consortium/ledgers",
+            Route::ConsortiumLedger => "/api/v1/consortium/ledgers/{name}",
+            Route::ConsortiumLedgerEntries => "/api/v1/consortium/ledgers/{name}/entries",
+            Route::ConsortiumLedgerProof => "/api/v1/consortium/ledgers/{name}/proof",
+            Route::ConsortiumLedgerExport => "/api/v1/consortium/ledgers/{name}/export",
+            Route::ConsortiumProposal => "/api/v1/consortium/proposals/{proposal}",
             Route::Faucet => "/send_tokens",
             Route::Machines => "/api/v1/machines",
             Route::Console => "/console",
@@ -157,14 +201,14 @@ impl Route {
 
     /// Whether it takes GET, and with it HEAD.
     pub const fn reads(self) -> bool {
-        !matches!(self, Route::Batch)
+        !matches!(self, Route::Batch | Route::ConsortiumRequests)
     }
 
     /// Whether it takes POST.
     pub const fn writes(self) -> bool {
         matches!(
             self,
-            Route::Transactions | Route::Batch | Route::Faucet | Route::Machines
+            Route::Transactions | Route::Batch | Route::ConsortiumRequests | Route::Faucet | Route::Machines
         )
     }
 
@@ -193,6 +237,24 @@ impl Route {
         matches!(
             self,
             Route::Console | Route::ConsoleData | Route::ConsoleLive | Route::ConsoleFile
+        )
+    }
+
+    /// Whether it is one of the consortium's book.
+    pub(crate) const fn is_consortium(self) -> bool {
+        matches!(
+            self,
+            Route::Consortium
+                | Route::ConsortiumRequests
+                | Route::ConsortiumEntries
+                | Route::ConsortiumMembers
+                | Route::ConsortiumMember
+                | Route::ConsortiumLedgers
+                | Route::ConsortiumLedger
+                | Route::ConsortiumLedgerEntries
+                | Route::ConsortiumLedgerProof
+                | Route::ConsortiumLedgerExport
+                | Route::ConsortiumProposal
         )
     }
 
@@ -226,7 +288,7 @@ impl Route {
     /// The route of `path` and its variable segment, empty where it has none.
     pub(crate) fn find(path: &str) -> Option<(Route, &str)> {
         /// Segments of the longest path.
-        const SEGMENTS_MAX: usize = 5;
+        const SEGMENTS_MAX: usize = 6;
         let mut segments = [""; SEGMENTS_MAX];
         let mut count = 0;
         for segment in path.split('/').filter(|segment| !segment.is_empty()) {
@@ -238,6 +300,23 @@ impl Route {
             ["tracker"] => (Route::Tracker, ""),
             ["ws"] => (Route::TrackerSocket, ""),
             ["api", "v1", "tracker"] => (Route::TrackerInfo, ""),
+            ["api", "v1", "consortium"] => (Route::Consortium, ""),
+            ["api", "v1", "consortium", "requests"] => (Route::ConsortiumRequests, ""),
+            ["api", "v1", "consortium", "entries"] => (Route::ConsortiumEntries, ""),
+            ["api", "v1", "consortium", "members"] => (Route::ConsortiumMembers, ""),
+            ["api", "v1", "consortium", "members", did] => (Route::ConsortiumMember, did),
+            ["api", "v1", "consortium", "ledgers"] => (Route::ConsortiumLedgers, ""),
+            ["api", "v1", "consortium", "ledgers", name] => (Route::ConsortiumLedger, name),
+            ["api", "v1", "consortium", "ledgers", name, "entries"] => {
+                (Route::ConsortiumLedgerEntries, name)
+            }
+            ["api", "v1", "consortium", "ledgers", name, "proof"] => {
+                (Route::ConsortiumLedgerProof, name)
+            }
+            ["api", "v1", "consortium", "ledgers", name, "export"] => {
+                (Route::ConsortiumLedgerExport, name)
+            }
+            ["api", "v1", "consortium", "proposals", id] => (Route::ConsortiumProposal, id),
             ["console"] => (Route::Console, ""),
             ["console", "live"] => (Route::ConsoleLive, ""),
             ["console", "data", ..] => (Route::ConsoleData, ""),
