@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use daybook_bus::{Begun, Moment, Note, Secret};
 use daybook_ledger::{
     Draft, OutputRef, SigningKey, TransactionId, Version,
     canonical::canon,
@@ -85,7 +86,94 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         save("canonical_json", i, text.as_bytes())?;
     }
     tracker()?;
+    bus()?;
     consortium()
+}
+
+/// Packets, payloads and notes of a small bus.
+fn bus() -> Result<(), Box<dyn std::error::Error>> {
+    let packets = [
+        "0",
+        "0/communication?b64=1,",
+        "1/communication,",
+        "2/communication,[\"shake_who\"]",
+        "2/communication,17[\"api:request\",{\"name\":\"grid.read\",\"data\":[1.0,null]},\"more\"]",
+        "2[\"x\\u0041\"]",
+        "3/communication,1[{}]",
+        "51-/communication,[\"x\",{\"_placeholder\":true,\"num\":0}]",
+    ];
+    for (i, packet) in packets.iter().enumerate() {
+        save("bus_packet", i, packet.as_bytes())?;
+    }
+    let id = format!("a.1767225600000.{}", "0".repeat(32));
+    let payloads = [
+        "null".to_owned(),
+        "{\"name\":\"meter\",\"key\":\"k\",\"features\":[\"subscribe\"],\"max_in_flight\":8,\
+          \"resume\":{\"id\":\"x\",\"token\":\"t\"}}"
+            .to_owned(),
+        format!("{{\"id\":\"{id}\"}}"),
+        format!(
+            "{{\"name\":\"grid.read\",\"request_id\":\"r\",\"sender_id\":\"{id}\",\"delivery\":\"one\",\
+             \"reply\":\"all\",\"timeout_ms\":200,\"retry\":true,\"sticky\":\"k\",\"priority\":9,\
+             \"trace\":{{}},\"data\":{{\"kw\":41.50}}}}"
+        ),
+        format!(
+            "{{\"name\":\"grid.read\",\"request_id\":\"r\",\"sender_id\":\"{id}\",\"recipient_id\":\"{id}\",\
+             \"error\":{{\"message\":\"no\",\"code\":\"no\",\"list\":[\"x\"]}}}}"
+        ),
+        "{\"name\":\"grid.>\",\"queue\":\"w\",\"max_in_flight\":2,\"durable\":true,\"ack_wait_ms\":9,\
+          \"max_deliver\":3,\"forget\":false}"
+            .to_owned(),
+        "{\"delivery_id\":\"1-2-3\",\"delay_ms\":5,\"error\":\"no \\u0072oom\"}".to_owned(),
+        "{\"name\":1,\"name\":[[[]]]}".to_owned(),
+    ];
+    for (i, payload) in payloads.iter().enumerate() {
+        save("bus_fields", i, payload.as_bytes())?;
+    }
+    let (request_id, name): (std::sync::Arc<str>, std::sync::Arc<str>) = ("r".into(), "n".into());
+    let begun = |how| Note::Begun {
+        no: 1,
+        request_id: request_id.clone(),
+        name: name.clone(),
+        how,
+    };
+    let notes = [
+        Note::Instance {
+            no: 1,
+            id: "a.1.2".into(),
+            name: "a".into(),
+            token: Secret("t".to_owned()),
+            key_id: "k".to_owned(),
+        },
+        begun(Begun::Once),
+        Note::Done {
+            no: 1,
+            at: Moment(1_767_225_600_000_000),
+            request_id: request_id.clone(),
+            name: name.clone(),
+            quiet: false,
+            answer: Some("2/communication,[\"api:response\",{}]".into()),
+        },
+        begun(Begun::Storing),
+        Note::Dropped {
+            no: 1,
+            request_id: request_id.clone(),
+        },
+        Note::Away {
+            no: 1,
+            at: Moment(1_767_225_600_000_000),
+        },
+        Note::Gone { no: 1 },
+    ];
+    let mut all = Vec::new();
+    for (i, note) in notes.iter().enumerate() {
+        let mut bytes = Vec::new();
+        note.write(&mut bytes);
+        all.push(u8::try_from(bytes.len())?);
+        all.extend(bytes);
+        save("bus_note", i, &all)?;
+    }
+    Ok(())
 }
 
 /// Entries, requests, a snapshot and a ledger's export of a small consortium.
