@@ -6,14 +6,15 @@
 //!   tracker-ed25519.key   0600, signs answers to clients with Ed25519 keys
 //!   tracker-holder.key    0600, the Ed25519 key that holds the outputs behind all balances
 //!   token.key             0600, issues the token; holds what was not deposited
+//!   tracker.json          what came of them and is public; a copy for readers without the node
 //! ```
 //!
 //! The first start makes them, then the token, then opens the tracker, then deposits the first tokens.
 //! Each step is looked for before it is taken, so a crash between two of them leaves nothing half done.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fs, io, path::PathBuf, sync::Arc};
 
-use daybook_gateway::{Rate, TrackerKeys, TrackerLimits, TrackerSettings};
+use daybook_gateway::{Faucet, Rate, TrackerKeys, TrackerLimits, TrackerSettings};
 use daybook_ledger::{
     AMOUNT_MAX, AssetId, Draft, Operation, OutputRef, PublicKey, SigningKey, Transaction, View,
     json::Object,
@@ -21,6 +22,7 @@ use daybook_ledger::{
 };
 use daybook_pipeline::{Acknowledge, Door, Node, Outcome, TrackerOptions};
 use daybook_store::Store;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     datadir::DataDir,
@@ -35,6 +37,8 @@ use crate::{
 const NAME_BYTES_MAX: usize = 64;
 /// Seconds of the longest lifetime: ten years, as the book allows.
 const LIFETIME_SECONDS_MAX: u64 = 10 * 365 * 86_400;
+/// Bytes of `tracker.json` at most: three keys and two ids of some hundred bytes each.
+const MADE_BYTES_MAX: u64 = 1 << 16;
 /// Seconds' worth of frames that may come at once from one connection.
 const FRAMES_BURST_SECONDS: f64 = 2.0;
 
@@ -153,8 +157,77 @@ impl TrackerConfig {
     }
 }
 
+/// What the first start made, as far as it is public. The log says the same; this is for whoever asks
+/// without a node.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    /// The asset whose units all balances are in.
+    token: String,
+    /// The key that holds the outputs behind them: deposits are TRANSFERs to it.
+    holder: String,
+    /// What version 2 messages call the tracker.
+    id: String,
+    /// The tracker's wallet.
+    address: String,
+    /// The texts of the keys that sign answers, the primary one first.
+    keys: Vec<String>,
+}
+
+impl Made {
+    fn file(dir: &DataDir) -> PathBuf {
+        dir.path().join("tracker.json")
+    }
+
+    /// What a data directory tells; `None` before the tracker's first start.
+    pub(crate) fn read(dir: &DataDir) -> Result<Option<Made>, Failure> {
+        let path = Made::file(dir);
+        let system = |error: io::Error| Failure::system(path.display(), &error);
+        let bytes = match fs::metadata(&path) {
+            Ok(about) if about.len() <= MADE_BYTES_MAX => fs::read(&path).map_err(system)?,
+            Ok(_) => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(system(error)),
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| {
+            Failure::new(
+                Exit::Damaged,
+                format!(
+                    "{}: the node writes it anew at its next start",
+                    path.display()
+                ),
+            )
+        })
+    }
+
+    /// Writes the file unless it says this already.
+    fn write(&self, dir: &DataDir) -> Result<(), Failure> {
+        if Made::read(dir).is_ok_and(|made| made.as_ref() == Some(self)) {
+            return Ok(());
+        }
+        let path = Made::file(dir);
+        let text = serde_json::to_string_pretty(self).expect("texts make JSON") + "\n";
+        keyfile::replace(&path, text.as_bytes(), 0o644)
+            .map_err(|error| Failure::system(path.display(), &error))
+    }
+
+    /// Each fact under its name, and the file that tells them.
+    pub(crate) fn facts(&self, dir: &DataDir) -> (Vec<(String, &str)>, PathBuf) {
+        let facts = [
+            ("token", &self.token),
+            ("holder", &self.holder),
+            ("id", &self.id),
+            ("address", &self.address),
+        ];
+        let facts = facts.map(|(name, value)| (format!("tracker.{name}"), value.as_str()));
+        let keys = (1..).zip(&self.keys);
+        let keys = keys.map(|(place, key)| (format!("tracker.key_{place}"), key.as_str()));
+        (facts.into_iter().chain(keys).collect(), Made::file(dir))
+    }
+}
+
 /// The tracker's keys.
 pub(crate) struct Keys {
+    dir: DataDir,
     answers: Arc<TrackerKeys>,
     holder: SigningKey,
     token: SigningKey,
@@ -208,6 +281,7 @@ impl Keys {
         let answers = TrackerKeys::new(&rsa.bytes, ed25519(&files.ed25519)?)
             .map_err(|error| Failure::refused(format!("{}: {error}", files.rsa.display())))?;
         let keys = Keys {
+            dir: dir.clone(),
             answers: Arc::new(answers),
             holder: ed25519(&files.holder)?,
             token: ed25519(&files.token)?,
@@ -248,6 +322,13 @@ impl Keys {
         }
     }
 
+    /// A faucet that gives away tokens that were not deposited. Where `token_owner` has got them all it is
+    /// empty until somebody fills it.
+    pub(crate) fn faucet(&self, node: &Node) -> Option<Faucet> {
+        let settings = node.store().tracker(|book| book.settings().cloned())?;
+        Some(Faucet::of(settings.token, self.token.clone()))
+    }
+
     /// Makes the token, opens the tracker with the present settings, and deposits the first tokens:
     /// whatever of it was not done before.
     pub(crate) async fn set_up(&self, node: &Node, config: &TrackerConfig) -> Result<(), Failure> {
@@ -262,10 +343,19 @@ impl Keys {
             BookError::Value(_) => Failure::usage(format!("the tracker's settings: {error}")),
             BookError::Fixed(_) => Failure::refused(error.to_string()),
         })?;
+        let made = Made {
+            token: token.to_string(),
+            holder: self.holder.public_key().to_string(),
+            id: self.answers.ids()[0].to_string(),
+            address: settings.wallet().to_string(),
+            keys: self.answers.pems(),
+        };
         if !node.configure_tracker(settings).await {
             return Err(stopped());
         }
         self.deposit(node, config, token).await?;
+        let dir = self.dir.clone();
+        blocking(move || made.write(&dir)).await??;
         tracing::info!(
             token = %token,
             holder = %self.holder.public_key(),
@@ -350,7 +440,8 @@ async fn commit(node: &Node, transaction: &Transaction) -> Result<(), Failure> {
     match node.submit(text, Acknowledge::Durable, Door::Bulk).await {
         Outcome::Committed { .. } | Outcome::Accepted { .. } => Ok(()),
         Outcome::Rejected { rejection, .. } => Err(not_made(&rejection)),
-        Outcome::Busy | Outcome::Stopped => Err(stopped()),
+        Outcome::Busy => Err(not_made(&"the node is busy; start it again")),
+        Outcome::Stopped => Err(stopped()),
     }
 }
 

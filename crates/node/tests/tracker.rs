@@ -7,6 +7,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -15,13 +16,13 @@ use std::{
     time::Duration,
 };
 
-use common::{Node, daybook, get};
+use common::{Node, daybook, get, post};
 use daybook_client::{
     Fate, Submission,
     tracker::{ChannelState, CoSigned, Contract, Listing, PeerKey, Price, Settled, Suite, Tracker},
 };
 use daybook_ledger::{
-    Draft, SigningKey,
+    Draft, PublicKey, SigningKey,
     tracker::{Address, draft},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -39,6 +40,8 @@ const MICROSECONDS_MAX: u64 = 4_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Tokens of the first deposit.
 const MINT: u64 = 100_000;
+/// Tokens that the faucet gives at a time.
+const GIFT: u64 = 50;
 const PRICE: Price = Price {
     amount: 500,
     power: 25,
@@ -109,6 +112,44 @@ fn the_first_start_opens_the_tracker_and_later_ones_find_it() {
     assert_eq!(node.stop().code(), Some(0));
     let path = dir.display().to_string();
     daybook(&["check", "--data-dir", &path]).ok();
+}
+
+#[test]
+fn config_show_tells_the_public_ids_of_the_tracker_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let path = dir.display().to_string();
+    let shown = || {
+        let shown = daybook(&["--json", "config", "show", "--data-dir", &path]).ok();
+        let made = shown.json().into_iter();
+        let made = made.filter_map(|line| Some((line["made"].as_str()?.to_owned(), line)));
+        let values = made.map(|(name, line)| (name, line["value"].as_str().unwrap().to_owned()));
+        (values.collect::<BTreeMap<_, _>>(), shown.stdout)
+    };
+    assert!(shown().0.is_empty(), "nothing was made yet");
+    let node = Node::start(&dir);
+    let told = info(&node);
+    // Beside the running node, and after it.
+    let beside = shown().0;
+    assert_eq!(node.stop().code(), Some(0));
+    let (made, text) = shown();
+    assert_eq!(beside, made);
+    for name in ["token", "holder", "id", "address"] {
+        assert_eq!(made[&format!("tracker.{name}")], told[name], "{name}");
+    }
+    assert_eq!(made["tracker.key_1"], told["pem"]);
+    for (place, key) in (1..).zip(told["keys"].as_array().unwrap()) {
+        assert_eq!(made[&format!("tracker.key_{place}")], key["pk"]);
+    }
+    for name in ["tracker-rsa.key", "tracker-ed25519.key", "tracker-holder.key", "token.key"] {
+        let file: Value = serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap();
+        let secret = file["private_key"].as_str().unwrap();
+        assert!(!text.contains(&secret[..40]), "{name}");
+    }
+    // A copy of what the log says: lost, it is written anew.
+    std::fs::remove_file(dir.join("tracker.json")).unwrap();
+    assert_eq!(Node::start(&dir).stop().code(), Some(0));
+    assert_eq!(shown().0, made);
 }
 
 #[test]
@@ -220,6 +261,80 @@ fn whoever_owns_the_token_deposits_by_an_ordinary_transfer() {
         (&info(&node)["wallet"], &info(&node)["held"]),
         (&"0".into(), &"4000".into())
     );
+}
+
+/// Sends the whole of one output of the token to the tracker's holder.
+async fn deposit_all(node: &Node, output: daybook_ledger::OutputRef, owner: &SigningKey) -> Fate {
+    let facts = info(node);
+    let token: daybook_ledger::TransactionId = facts["token"].as_str().unwrap().parse().unwrap();
+    let holder: PublicKey = facts["holder"].as_str().unwrap().parse().unwrap();
+    let deposit = Draft::transfer(token.as_asset())
+        .spend(output, owner)
+        .output(GIFT, holder)
+        .sign(&[owner])
+        .unwrap();
+    node.client().commit(&Submission::from(&deposit)).await
+}
+
+#[test]
+fn the_faucet_of_a_development_node_gives_the_trackers_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("data");
+    let node = Node::start_with(&dir, &["--dev"]);
+    let faucet = format!("{}/send_tokens", node.url());
+    assert_eq!(get(&faucet)["asset_id"], info(&node)["token"]);
+    let owner = SigningKey::from_seed([9; 32]);
+    let given = post(&format!("{faucet}?address={}", owner.public_key()));
+    assert_eq!(given["status"], "ok", "{given}");
+    assert_eq!(given["asset_id"], info(&node)["token"]);
+    // What was got at one door is spent at another: a deposit raises the tracker's wallet.
+    let gift = daybook_ledger::OutputRef {
+        transaction: given["transaction_id"].as_str().unwrap().parse().unwrap(),
+        index: 0,
+    };
+    let runtime = Runtime::new().unwrap();
+    let fate = runtime.block_on(deposit_all(&node, gift, &owner));
+    assert!(matches!(fate, Fate::Committed(_)), "{fate:?}");
+    assert_eq!(info(&node)["wallet"], (MINT + GIFT).to_string());
+    assert_eq!(node.stop().code(), Some(0));
+    // It is the same token after a restart, and there is no faucet but on a development node.
+    let node = Node::start_with(&dir, &["--dev"]);
+    let faucet = format!("{}/send_tokens", node.url());
+    assert_eq!(get(&faucet)["asset_id"], given["asset_id"]);
+    let again = post(&format!("{faucet}?address={}", owner.public_key()));
+    assert_eq!(again["status"], "ok", "{again}");
+    assert_eq!(node.stop().code(), Some(0));
+    let node = Node::start(&dir);
+    let faucet = format!("{}/send_tokens", node.url());
+    assert_eq!(get(&faucet)["status"], 404);
+}
+
+#[test]
+fn a_faucet_whose_token_somebody_else_owns_says_how_to_fill_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = SigningKey::from_seed([7; 32]);
+    let key = owner.public_key().to_string();
+    let flags = ["--dev", "--tracker-token-owner", &key];
+    let node = Node::start_with(&folder.path().join("data"), &flags);
+    let refused = post(&format!("{}/send_tokens?address={key}", node.url()));
+    assert_eq!(refused["status"], "error");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("the faucet is empty"), "{message}");
+    let token = info(&node)["token"].as_str().unwrap().to_owned();
+    assert!(message.contains(&token), "{message}");
+}
+
+#[test]
+fn without_a_tracker_the_faucet_has_a_token_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--dev", "--tracker-enabled", "false"];
+    let node = Node::start_with(&folder.path().join("data"), &flags);
+    let owner = SigningKey::from_seed([9; 32]).public_key();
+    let given = post(&format!("{}/send_tokens?address={owner}", node.url()));
+    assert_eq!(given["status"], "ok", "{given}");
+    let asset = given["asset_id"].as_str().unwrap();
+    let created = get(&format!("{}/api/v1/transactions/{asset}", node.url()));
+    assert_eq!(created["operation"], "CREATE");
 }
 
 /// What one worker did: cycles of six commands.

@@ -38,7 +38,7 @@ pub use explore::{Heading, Name};
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};
 pub use store::{Allowance, CommittedView, Store, Withheld};
-pub use tracker::Order;
+pub use tracker::{Order, TrackerHistory};
 pub use writer::Writer;
 
 /// A transaction that was taken and then lost, and why.

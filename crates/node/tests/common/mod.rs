@@ -198,11 +198,20 @@ impl Drop for Node {
 
 /// The body of a plain GET.
 pub(crate) fn get(url: &str) -> Value {
+    ask("GET", url)
+}
+
+/// The body of the answer to a POST that has none.
+pub(crate) fn post(url: &str) -> Value {
+    ask("POST", url)
+}
+
+fn ask(method: &str, url: &str) -> Value {
     let (address, path) = url.split_once("://").unwrap().1.split_once('/').unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "GET /{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        "{method} /{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
