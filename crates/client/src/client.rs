@@ -283,7 +283,17 @@ impl Client {
                                 repeated: !sent_before,
                             });
                         }
-                        Ok(_) => return Fate::Refused(refusal),
+                        // Another copy of it waits for its block, and may get there.
+                        Ok(Status::Pending) => {
+                            sent_before = true;
+                            Error::Busy {
+                                message: refusal.message,
+                                retry_after: None,
+                            }
+                        }
+                        Ok(Status::Unknown | Status::Rejected { .. }) => {
+                            return Fate::Refused(refusal);
+                        }
                         Err(error) => error,
                     },
                 },
@@ -594,5 +604,85 @@ pub(crate) fn refusal(status: u16, class: Option<String>, message: String) -> Re
         status,
         class,
         message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpListener,
+        thread::{self, JoinHandle},
+    };
+
+    use daybook_ledger::{Draft, Height, Position, SigningKey, json::Object};
+
+    use super::*;
+
+    /// A node that answers with these statuses and bodies, one request after the other; it tells what it
+    /// was asked.
+    fn node(answers: Vec<(u16, &'static str)>) -> (Client, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let serving = thread::spawn(move || {
+            let mut asked = Vec::new();
+            for (status, body) in answers {
+                let mut lines = BufReader::new(listener.accept().unwrap().0);
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    lines.read_line(&mut head).unwrap();
+                }
+                let length = head.to_lowercase().lines().find_map(|line| {
+                    let length = line.strip_prefix("content-length:")?;
+                    length.trim().parse().ok()
+                });
+                lines
+                    .read_exact(&mut vec![0; length.unwrap_or_default()])
+                    .unwrap();
+                asked.push(head.split(['/', ' ']).next().unwrap().to_owned());
+                write!(
+                    lines.into_inner(),
+                    "HTTP/1.1 {status} Told\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len(),
+                )
+                .unwrap();
+            }
+            asked
+        });
+        (Client::new(endpoint.parse().unwrap()).unwrap(), serving)
+    }
+
+    #[tokio::test]
+    async fn a_refused_copy_of_what_waits_for_its_block_is_not_given_up() {
+        let refused =
+            r#"{"message": "Invalid transaction (DuplicateTransaction): it waits already"}"#;
+        let key = SigningKey::from_seed([1; 32]);
+        let lamp = Draft::create(Object::from_iter([("name", "lamp")]))
+            .output(1, &key)
+            .sign(&[&key])
+            .unwrap();
+        let (client, serving) = node(vec![
+            (400, refused),
+            (200, r#"{"status": "pending"}"#),
+            (200, r#"{"status": "pending"}"#),
+            (400, refused),
+            (200, r#"{"status": "committed", "height": 7, "index": 3}"#),
+        ]);
+        let Fate::Committed(receipt) = client.commit(&Submission::from(&lamp)).await else {
+            panic!("given up");
+        };
+        let place = Position {
+            height: Height(7),
+            index: 3,
+        };
+        assert_eq!((receipt.id, receipt.position), (lamp.id(), place));
+        let asked = serving.join().unwrap();
+        assert_eq!(asked, ["POST", "GET", "GET", "POST", "GET"]);
+
+        let (client, serving) = node(vec![(400, refused), (404, "{}")]);
+        let fate = client.commit(&Submission::from(&lamp)).await;
+        assert!(matches!(fate, Fate::Refused(_)), "{fate:?}");
+        serving.join().unwrap();
     }
 }

@@ -235,7 +235,10 @@ impl Whole {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Error::Unauthorised(refusal.message)
             }
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Error::Busy {
+            // A body that did not come in time was not read: the same one may come in time again.
+            StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::REQUEST_TIMEOUT => Error::Busy {
                 message: refusal.message,
                 retry_after: self
                     .headers
@@ -336,6 +339,15 @@ mod tests {
             "18446744073709551616.0",
         ] {
             assert!(matches!(told(text), Err(Error::Protocol(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_a_little_later_is_no_refusal() {
+        for status in [408, 429, 503] {
+            let error = whole(status, r#"{"message": "not now"}"#).error("x");
+            assert!(matches!(error, Error::Busy { .. }), "{status}: {error:?}");
+            assert!(error.is_transient());
         }
     }
 
