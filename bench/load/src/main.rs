@@ -2,6 +2,8 @@
 //! best, and drives a node as fast as one thread can, so that as much as possible of a small machine is left
 //! to the node. Every command prints one line of JSON.
 
+mod bus;
+mod consortium;
 mod corpus;
 mod fan;
 mod limits;
@@ -132,6 +134,51 @@ enum Command {
         #[arg(long)]
         rate: Option<f64>,
     },
+    /// Calls over a service bus: callers that wait for each answer, workers that answer at once
+    Bus {
+        /// Host and port
+        #[arg(long)]
+        broker: String,
+        /// bus or nats
+        #[arg(long, default_value = "bus")]
+        protocol: String,
+        /// File with the key that services show
+        #[arg(long)]
+        key_file: Option<PathBuf>,
+        /// Callers, each with one request under way
+        #[arg(long, default_value_t = 50)]
+        callers: usize,
+        /// Workers, which share the requests
+        #[arg(long, default_value_t = 1)]
+        workers: usize,
+        /// How long
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// The broker's process, whose processor time is told
+        #[arg(long)]
+        pid: Option<u32>,
+    },
+    /// Writes the cards of the members that `consortium` plays, for the node's settings
+    ConsortiumCards {
+        /// Folder to write 1.card to 5.card into
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Proposes entries for ledgers of five members and endorses them, to the commit
+    Consortium {
+        /// Host and port
+        #[arg(long)]
+        node: String,
+        /// Ledgers that there are
+        #[arg(long, default_value_t = 10)]
+        ledgers: usize,
+        /// Operations in all
+        #[arg(long, default_value_t = 2_000)]
+        operations: usize,
+        /// Operations under way at once
+        #[arg(long, default_value_t = 8)]
+        workers: usize,
+    },
     /// Writes the same bytes to many sockets with plain writes: what `subscribe` is compared with
     Fan {
         /// Sockets
@@ -205,6 +252,42 @@ fn main() {
                 window,
                 requests,
                 rate,
+            },
+        ),
+        Command::Bus {
+            broker,
+            protocol,
+            key_file,
+            callers,
+            workers,
+            seconds,
+            pid,
+        } => {
+            let key = key_file.map(|file| std::fs::read_to_string(file).expect("a key"));
+            bus::run(
+                &broker,
+                &bus::Shape {
+                    protocol,
+                    key: key.unwrap_or_default().trim().to_owned(),
+                    callers,
+                    workers,
+                    seconds,
+                    pid,
+                },
+            );
+        }
+        Command::ConsortiumCards { out } => consortium::cards(&out),
+        Command::Consortium {
+            node,
+            ledgers,
+            operations,
+            workers,
+        } => consortium::run(
+            &node,
+            &consortium::Shape {
+                ledgers,
+                operations,
+                workers,
             },
         ),
         Command::Fan {
