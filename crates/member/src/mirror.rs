@@ -1,0 +1,408 @@
+//! The mirror: a member's own copy of the consortium's book, and the lists that its users read.
+//!
+//! It is fed by the log alone, in the log's order, and takes nothing on trust: the request of every
+//! entry is proven and decided again before it is recorded. Local ids and times follow from the log,
+//! so that a mirror that is made anew is the same.
+
+use std::{ops::RangeInclusive, path::Path, sync::Arc};
+
+use daybook_ledger::{
+    BlockTime, Height, Position, TransactionId,
+    block::BlockHash,
+    consortium::{
+        Action, Asked, Book, Did, Effect, Entry, History, IndexKey, Member, Outcome, Prover,
+        Violation, time_text,
+    },
+    json::Value,
+};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+
+use crate::{
+    disk::{DiskError, MirrorChange, MirrorFile},
+    json::{object, own_object, write},
+    network::Logged,
+};
+
+/// Entries between two snapshots of the book: so many are recorded again at a start, within a second.
+const SNAPSHOT_ENTRIES: usize = 10_000;
+
+/// The names of the facts that a mirror remembers.
+const NETWORK: &str = "network";
+const BOOK: &str = "book";
+const BOOK_AT: &str = "book_at";
+
+/// The mirror cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MirrorError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The node's log does not follow from itself: the node is at fault, or somebody in between.
+    #[error("the node's log is not sound: {0}")]
+    Unsound(#[from] Violation),
+    /// The folder belongs to another network.
+    #[error("the mirror is of another network: remove {0} to begin anew")]
+    OtherNetwork(String),
+}
+
+/// The mirror of one member.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    me: Did,
+    file: MirrorFile,
+    /// Held by whoever records: entries come one batch after the other.
+    prover: Mutex<Prover>,
+    network: BlockHash,
+    state: RwLock<State>,
+    applied: watch::Sender<Option<Position>>,
+}
+
+#[derive(Debug)]
+struct State {
+    book: Book,
+    /// Entries recorded since the last snapshot.
+    unsaved: usize,
+    /// The time of the newest entry.
+    time: BlockTime,
+}
+
+/// A history that is read from the mirror's file.
+struct Past<'f>(&'f MirrorFile);
+
+impl History for Past<'_> {
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        told(self.0.newest(key))
+    }
+}
+
+/// A history that is read from a change under way.
+struct Present<'c>(&'c MirrorChange);
+
+impl History for Present<'_> {
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        told(self.0.newest(key))
+    }
+}
+
+fn told(found: Result<Option<Entry>, DiskError>) -> Option<Arc<Entry>> {
+    found
+        .inspect_err(|error| tracing::error!(%error, "the mirror cannot be read"))
+        .ok()
+        .flatten()
+        .map(Arc::new)
+}
+
+/// A row of a list: its local number and what is stored of it.
+pub(crate) type Row = (u64, String);
+
+impl Mirror {
+    /// Opens the mirror in `folder`, or makes an empty one.
+    pub(crate) fn open(folder: &Path, me: Did, prover: Prover) -> Result<Mirror, MirrorError> {
+        let path = folder.join("mirror.redb");
+        let file = MirrorFile::open(&path)?;
+        let network = prover.network();
+        match file.fact(NETWORK)? {
+            Some(known) if known != network.0 => {
+                return Err(MirrorError::OtherNetwork(path.display().to_string()));
+            }
+            Some(_) => {}
+            None => {
+                let change = file.change(true)?;
+                change.set_fact(NETWORK, &network.0)?;
+                change.commit()?;
+            }
+        }
+        let (mut book, from) = snapshot(&file).unwrap_or_default();
+        let mut unsaved = 0;
+        let mut time = BlockTime(0);
+        file.entries(from, |position, entry| {
+            book.record(&entry, position.height)
+                .map_err(|violation| DiskError(violation.to_string()))?;
+            book.forget(position.height);
+            unsaved += 1;
+            Ok(())
+        })?;
+        let last = file.last()?;
+        if let Some(last) = last {
+            let newest_time = |position, entry: Entry| {
+                if position == last {
+                    time = entry.at();
+                }
+                Ok(())
+            };
+            let before = Position {
+                height: last.height,
+                index: last.index.saturating_sub(1),
+            };
+            file.entries((last.index > 0).then_some(before), newest_time)?;
+        }
+        Ok(Mirror {
+            me,
+            file,
+            prover: Mutex::new(prover),
+            network,
+            state: RwLock::new(State {
+                book,
+                unsaved,
+                time,
+            }),
+            applied: watch::Sender::new(last),
+        })
+    }
+
+    /// The network that it mirrors.
+    pub(crate) fn network(&self) -> BlockHash {
+        self.network
+    }
+
+    /// How far it has come.
+    pub(crate) fn applied(&self) -> watch::Receiver<Option<Position>> {
+        self.applied.subscribe()
+    }
+
+    /// The place of the newest entry in it.
+    pub(crate) fn last(&self) -> Option<Position> {
+        *self.applied.borrow()
+    }
+
+    /// The block time of the newest entry in it.
+    pub(crate) fn time(&self) -> BlockTime {
+        self.state.read().time
+    }
+
+    /// The book.
+    pub(crate) fn book(&self) -> impl std::ops::Deref<Target = Book> {
+        RwLockReadGuard::map(self.state.read(), |state| &state.book)
+    }
+
+    /// What became of a proposal.
+    pub(crate) fn outcome(&self, proposal: &TransactionId) -> Option<Outcome> {
+        self.book().outcome(proposal, &Past(&self.file))
+    }
+
+    /// The proposal that a member made under its own name for it.
+    pub(crate) fn proposed(&self, member: Did, request: &str) -> Option<Entry> {
+        self.book().proposed(member, request, &Past(&self.file))
+    }
+
+    /// What a member said about a proposal.
+    pub(crate) fn vote(&self, proposal: TransactionId, member: Did) -> Option<Entry> {
+        told(self.file.newest(IndexKey::Vote(proposal, member))).map(|entry| Entry::clone(&entry))
+    }
+
+    /// Everything that this member is asked now.
+    pub(crate) fn questions(&self) -> Vec<Asked> {
+        self.book().questions(self.me)
+    }
+
+    /// A member's label, or its DID.
+    pub(crate) fn label(&self, did: Did) -> String {
+        let label = |member: &Member| member.card.profile().label.clone();
+        self.book()
+            .member(did)
+            .map_or_else(|| did.to_string(), label)
+    }
+
+    /// Takes entries that follow on what is there, all or none. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Whatever it is, the mirror is of no use afterwards and must be opened anew.
+    pub(crate) fn apply(&self, logged: &[Logged]) -> Result<(), MirrorError> {
+        let Some(newest) = logged.last() else {
+            return Ok(());
+        };
+        let mut prover = self.prover.lock();
+        let change = self.file.change(false)?;
+        let mut state = self.state.write();
+        for Logged { position, entry } in logged {
+            let last = Present(&change);
+            state.book.verify(entry, &mut prover, &last)?;
+            state.book.record(entry, position.height)?;
+            change.add_entry(*position, entry)?;
+            self.follow(&change, &state.book, entry)?;
+        }
+        state.unsaved += logged.len();
+        state.time = newest.entry.at();
+        change.commit()?;
+        state.book.forget(newest.position.height);
+        if state.unsaved >= SNAPSHOT_ENTRIES {
+            self.save(&mut state, newest.position)?;
+        }
+        drop(state);
+        self.applied.send_replace(Some(newest.position));
+        Ok(())
+    }
+
+    /// Makes everything durable, so that the next start has little to do. Blocks on the disk.
+    pub(crate) fn close(&self) -> Result<(), MirrorError> {
+        let mut state = self.state.write();
+        match self.last() {
+            Some(last) if state.unsaved > 0 => self.save(&mut state, last),
+            _ => Ok(()),
+        }
+    }
+
+    fn save(&self, state: &mut State, at: Position) -> Result<(), MirrorError> {
+        let change = self.file.change(true)?;
+        change.set_fact(BOOK, &state.book.encode())?;
+        let place = [
+            at.height.0.to_be_bytes().as_slice(),
+            &at.index.to_be_bytes(),
+        ]
+        .concat();
+        change.set_fact(BOOK_AT, &place)?;
+        change.commit()?;
+        state.unsaved = 0;
+        Ok(())
+    }
+
+    /// Keeps the lists in step with an entry that was recorded.
+    fn follow(&self, change: &MirrorChange, book: &Book, entry: &Entry) -> Result<(), MirrorError> {
+        for effect in entry.effects() {
+            let Effect::Committed {
+                proposal,
+                opened,
+                states,
+                ..
+            } = effect
+            else {
+                continue;
+            };
+            let proposed = match proposal {
+                None => Some(entry.clone()),
+                Some(id) => change.newest(IndexKey::Proposed(*id))?,
+            };
+            let Some(propose) = proposed.as_ref().and_then(Entry::propose) else {
+                return Err(DiskError("a proposal is missing".to_owned()).into());
+            };
+            for grown in states {
+                let Some(ledger) = book.ledger(&grown.name) else {
+                    continue;
+                };
+                if !ledger.participants.contains(&self.me) {
+                    continue;
+                }
+                let known = change.ledger_named(&grown.name)?;
+                if let Some((id, _)) = known
+                    && let Action::Append { batch, .. } = &propose.action
+                {
+                    let time = time_text(*opened);
+                    for (number, text) in (grown.size + 1..).zip(batch.entries()) {
+                        change.put_transaction(id, number, &text.committed(number, Some(&time)))?;
+                    }
+                    continue;
+                }
+                let creator = ledger.creator;
+                let label = match book.member(creator) {
+                    _ if creator == self.me => "SELF".to_owned(),
+                    Some(member) => member.card.profile().label.clone(),
+                    None => creator.to_string(),
+                };
+                let participants = ledger.participants.iter();
+                let participants = participants.map(|did| did.to_string().into()).collect();
+                let row = object([
+                    ("name", grown.name.as_str().into()),
+                    (
+                        "metadata",
+                        object([
+                            (
+                                "actor",
+                                object([
+                                    ("label", label.into()),
+                                    ("did", creator.to_string().into()),
+                                ]),
+                            ),
+                            ("local_timestamp_utc", time_text(ledger.created).into()),
+                            ("participants", Value::Array(participants)),
+                            ("policy", ledger.policy.to_string().into()),
+                        ]),
+                    ),
+                ]);
+                let new = known.is_none();
+                let id =
+                    change.put_ledger(&grown.name, known.map(|known| known.0), &write(&row))?;
+                if let Action::Create { batch, .. } = &propose.action {
+                    for (number, text) in (1..).zip(batch.entries()) {
+                        change.put_transaction(id, number, &text.committed(number, None))?;
+                    }
+                } else if new {
+                    // Who came later gets what was committed before, too.
+                    for number in 1..=grown.uncommitted_size {
+                        let found = book.committed(&grown.name, number, &Present(change));
+                        let Some((text, _)) = found else {
+                            return Err(DiskError("an entry is missing".to_owned()).into());
+                        };
+                        change.put_transaction(id, number, &text)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How many ledgers there are.
+    pub(crate) fn ledger_count(&self) -> Result<u64, DiskError> {
+        self.file.ledger_count()
+    }
+
+    /// A ledger by its local id.
+    pub(crate) fn ledger(&self, id: u64) -> Result<Option<String>, DiskError> {
+        self.file.ledger(id)
+    }
+
+    /// A ledger's local id.
+    pub(crate) fn ledger_named(&self, name: &str) -> Result<Option<u64>, DiskError> {
+        self.file.ledger_named(name)
+    }
+
+    /// Ledgers with local ids in a range, the newest first.
+    pub(crate) fn ledgers(&self, ids: RangeInclusive<u64>) -> Result<Vec<Row>, DiskError> {
+        self.file.ledgers(ids)
+    }
+
+    /// How many entries a ledger has.
+    pub(crate) fn size(&self, ledger: u64) -> Result<u64, DiskError> {
+        self.file.size(ledger)
+    }
+
+    /// Entries of a ledger with sequence numbers in a range, the newest first.
+    pub(crate) fn transactions(
+        &self,
+        ledger: u64,
+        numbers: RangeInclusive<u64>,
+    ) -> Result<Vec<Row>, DiskError> {
+        self.file.transactions(ledger, numbers)
+    }
+
+    /// The root of a ledger and how many entries are under it.
+    pub(crate) fn tree(&self, name: &str) -> Option<(String, u64)> {
+        let book = self.book();
+        let ledger = book.ledger(name)?;
+        Some((ledger.frontier.root().to_string(), ledger.frontier.size()))
+    }
+
+    /// What is stored of a ledger, as an object.
+    pub(crate) fn ledger_object(row: &Row) -> Value {
+        let mut stored = own_object(&row.1);
+        stored.insert("id", row.0.into());
+        Value::Object(stored)
+    }
+}
+
+fn snapshot(file: &MirrorFile) -> Option<(Book, Option<Position>)> {
+    let bytes = file.fact(BOOK).ok()??;
+    let at = file.fact(BOOK_AT).ok()??;
+    let (height, index) = at.split_first_chunk()?;
+    let at = Position {
+        height: Height(u64::from_be_bytes(*height)),
+        index: u32::from_be_bytes(index.try_into().ok()?),
+    };
+    match Book::decode(&bytes) {
+        Ok(book) => Some((book, Some(at))),
+        Err(error) => {
+            tracing::warn!(%error, "the mirror's snapshot is not used; all entries are read again");
+            None
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! A network in memory for members: a real book, a log that is a plain list, and a relay in a
+//! temporary file. It can be cut off from its members.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, missing_docs)]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use daybook_ledger::{
+    BlockTime, Height, Position, SigningKey, TransactionId,
+    block::{Genesis, Validator},
+    consortium::*,
+};
+use daybook_member::{
+    Answer, Committed, Hosted, Identity, Logged, Member, Network, NotTaken, NoticeCursor, Notices,
+    Relay, Settings, Unavailable, new_user, serve, system_clock, users_file, users_text,
+};
+use parking_lot::Mutex;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+pub const PASSWORD: &str = "correct horse";
+
+/// How long anything may take before a test gives up: only a fault takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32])
+}
+
+pub fn did(seed: u8) -> Did {
+    Did::of(&key(seed).public_key())
+}
+
+pub fn genesis() -> Genesis {
+    Genesis {
+        chain: "test".to_owned(),
+        time: BlockTime(1),
+        validators: vec![Validator {
+            key: key(200).public_key(),
+            power: 1,
+        }],
+    }
+}
+
+fn card(seed: u8) -> Card {
+    let profile = Profile {
+        label: format!("Member {seed}"),
+        organization: format!("Organisation {seed}"),
+        icon: format!("/icons/{seed}.png"),
+        ..Profile::default()
+    };
+    Card::first(profile, &key(seed))
+}
+
+#[derive(Default)]
+struct Archive(BTreeMap<Vec<u8>, Entry>);
+
+impl History for Archive {
+    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
+        let key = format!("{key:?}").into_bytes();
+        self.0.get(&key).cloned().map(Arc::new)
+    }
+}
+
+struct Log {
+    book: Book,
+    prover: Prover,
+    archive: Archive,
+    entries: Vec<Logged>,
+    time: u64,
+}
+
+/// The node of a test.
+pub struct Node {
+    log: Mutex<Log>,
+    grown: watch::Sender<usize>,
+    relay: Relay,
+    /// Requests that are still taken before the node is cut off; none is counted when it is negative.
+    pub down: AtomicBool,
+    /// Answers of submissions that get lost after the request was taken.
+    pub lose_answers: AtomicUsize,
+    pub submissions: AtomicUsize,
+    _folder: tempfile::TempDir,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Node")
+    }
+}
+
+impl Log {
+    fn tick(&mut self) -> u64 {
+        self.time = system_clock().max(self.time + 1);
+        let at = BlockTime(self.time);
+        while let Some(expiry) = self.book.due(at, 64) {
+            self.record(expiry);
+        }
+        self.time
+    }
+
+    fn record(&mut self, entry: Entry) -> Committed {
+        let height = Height(self.entries.len() as u64 + 1);
+        self.book.record(&entry, height).unwrap();
+        let archive = &mut self.archive.0;
+        entry.index_keys(&mut |key| {
+            archive.insert(format!("{key:?}").into_bytes(), entry.clone());
+        });
+        let position = Position { height, index: 0 };
+        self.entries.push(Logged {
+            position,
+            entry: entry.clone(),
+        });
+        Committed { position, entry }
+    }
+
+    fn ask(&mut self, request: Request) -> Result<Committed, Refusal> {
+        let command = self.prover.prove(request)?;
+        let at = BlockTime(self.tick());
+        match self.book.decide(&command, at, &self.archive)? {
+            Decision::Entry(entry) => Ok(self.record(entry)),
+            Decision::Repeat(entry) => {
+                let found = self.entries.iter().find(|logged| logged.entry == *entry);
+                let position = found.unwrap().position;
+                Ok(Committed {
+                    position,
+                    entry: Entry::clone(&entry),
+                })
+            }
+        }
+    }
+}
+
+impl Node {
+    /// A network of members 1 to `members`.
+    pub fn new(members: u8) -> Arc<Node> {
+        Node::with(members, ConsortiumSettings::default())
+    }
+
+    pub fn with(members: u8, settings: ConsortiumSettings) -> Arc<Node> {
+        let prover = Prover::new(&genesis());
+        let network = prover.network();
+        let mut log = Log {
+            book: Book::default(),
+            prover,
+            archive: Archive::default(),
+            entries: Vec::new(),
+            time: 0,
+        };
+        let body = Body::Found {
+            members: (1..=members).map(card).collect(),
+            settings,
+        };
+        log.ask(Request::sign(network, &body, &key(200))).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let known = |_: Did, _: &daybook_ledger::PublicKey| true;
+        let relay = Relay::open(&folder.path().join("relay.redb"), network, Box::new(known));
+        let node = Arc::new(Node {
+            log: Mutex::new(log),
+            grown: watch::Sender::new(1),
+            relay: relay.unwrap(),
+            down: AtomicBool::new(false),
+            lose_answers: AtomicUsize::new(0),
+            submissions: AtomicUsize::new(0),
+            _folder: folder,
+        });
+        // Time goes on by itself, and expires what is due.
+        let weak = Arc::downgrade(&node);
+        tokio::spawn(async move {
+            while let Some(node) = weak.upgrade() {
+                {
+                    let mut log = node.log.lock();
+                    if log
+                        .book
+                        .next_due()
+                        .is_some_and(|due| due.0 <= system_clock())
+                    {
+                        log.tick();
+                    }
+                    node.grown.send_replace(log.entries.len());
+                }
+                drop(node);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        node
+    }
+
+    fn reach(&self) -> Result<(), Unavailable> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(Unavailable("it is cut off".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Signs and takes a request as a node takes it.
+    pub fn ask(&self, body: &Body, by: u8) -> Result<Committed, Refusal> {
+        let mut log = self.log.lock();
+        let network = log.prover.network();
+        let taken = log.ask(Request::sign(network, body, &key(by)));
+        self.grown.send_replace(log.entries.len());
+        taken
+    }
+
+    pub fn entries_of(&self, kind: &str) -> usize {
+        let log = self.log.lock();
+        log.entries
+            .iter()
+            .filter(|logged| logged.entry.kind() == kind)
+            .count()
+    }
+
+    pub fn tree(&self, ledger: &str) -> Option<(String, u64)> {
+        let log = self.log.lock();
+        let ledger = log.book.ledger(ledger)?;
+        Some((ledger.frontier.root().to_string(), ledger.frontier.size()))
+    }
+
+    pub fn pending(&self) -> usize {
+        self.log.lock().book.pending_count()
+    }
+}
+
+/// One member's way to the node: it can be cut off by itself.
+#[derive(Debug)]
+pub struct Wire {
+    pub node: Arc<Node>,
+    pub down: Arc<AtomicBool>,
+}
+
+impl Wire {
+    fn reach(&self) -> Result<(), Unavailable> {
+        self.node.reach()?;
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(Unavailable("the wire is cut".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Network for Wire {
+    fn submit(&self, request: Request) -> Answer<'_, Result<Committed, NotTaken>> {
+        Box::pin(async move {
+            self.reach()?;
+            self.node.submissions.fetch_add(1, Ordering::SeqCst);
+            let taken = {
+                let mut log = self.node.log.lock();
+                let taken = log.ask(request);
+                self.node.grown.send_replace(log.entries.len());
+                taken
+            };
+            let lose = &self.node.lose_answers;
+            let lost = lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            if lost.is_ok() {
+                return Err(Unavailable("the answer was lost".to_owned()).into());
+            }
+            taken.map_err(|refusal| NotTaken::Refused {
+                code: refusal.code.as_str().to_owned(),
+                detail: refusal.detail,
+            })
+        })
+    }
+
+    fn entries(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Answer<'_, Result<Vec<Logged>, Unavailable>> {
+        Box::pin(async move {
+            self.reach()?;
+            let log = self.node.log.lock();
+            let behind = log
+                .entries
+                .iter()
+                .filter(|logged| Some(logged.position) > after);
+            Ok(behind.take(limit).cloned().collect())
+        })
+    }
+
+    fn grown(&self, after: Option<Position>) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let seen = after.map_or(0, |after| after.height.0);
+            let mut grown = self.node.grown.subscribe();
+            let more = grown.wait_for(|count| *count as u64 > seen);
+            let _ = timeout(Duration::from_millis(200), more).await;
+        })
+    }
+
+    fn post(&self, notice: Bytes) -> Answer<'_, Result<(), NotTaken>> {
+        Box::pin(async move {
+            self.reach()?;
+            self.node
+                .relay
+                .post(&notice, system_clock())
+                .map_err(|refused| NotTaken::Refused {
+                    code: refused.code.to_owned(),
+                    detail: refused.detail,
+                })
+        })
+    }
+
+    fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>> {
+        Box::pin(async move {
+            self.reach()?;
+            let _ = timeout(Duration::from_millis(200), self.node.relay.wait(&after)).await;
+            self.reach()?;
+            self.node
+                .relay
+                .fetch(&after)
+                .map_err(|error| Unavailable(error.to_string()))
+        })
+    }
+}
+
+/// A member with a listener of its own.
+pub struct Running {
+    pub seed: u8,
+    pub url: String,
+    pub folder: PathBuf,
+    pub down: Arc<AtomicBool>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
+    hosted: Arc<Hosted>,
+}
+
+/// Starts member `seed` in `folder`; its only user has the member's number as its name.
+pub async fn start(node: &Arc<Node>, seed: u8, folder: &Path) -> Running {
+    start_with(node, seed, folder, |_| {}).await
+}
+
+pub async fn start_with(
+    node: &Arc<Node>,
+    seed: u8,
+    folder: &Path,
+    change: impl FnOnce(&mut Settings),
+) -> Running {
+    let folder = folder.join(format!("member-{seed}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let users = users_file(&folder);
+    if !users.exists() {
+        let name = format!("user{seed}");
+        let user = new_user(&name, PASSWORD, true, 1).unwrap();
+        std::fs::write(users, users_text(vec![user])).unwrap();
+    }
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let mut settings = Settings::new(folder.clone(), url.clone());
+    settings.route = vec![did(1), did(2), did(3)];
+    settings.travel_days = vec![(did(2), 10)];
+    change(&mut settings);
+    let identity = Identity {
+        did: did(seed),
+        key: key(seed),
+    };
+    let down = Arc::new(AtomicBool::new(false));
+    let wire = Wire {
+        node: node.clone(),
+        down: down.clone(),
+    };
+    let member = Member::start(identity, &genesis(), Arc::new(wire), settings).unwrap();
+    let hosted = Arc::new(Hosted::new(vec![member], None));
+    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(serve(socket, None, hosted.clone(), async {
+        let _ = stopping.await;
+    }));
+    Running {
+        seed,
+        url,
+        folder,
+        down,
+        stop,
+        served,
+        hosted,
+    }
+}
+
+impl Running {
+    pub fn member(&self) -> &Member {
+        &self.hosted.members()[0]
+    }
+
+    /// Stops it in good order.
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        self.served.await.unwrap();
+        match Arc::try_unwrap(self.hosted) {
+            Ok(hosted) => hosted.stop().await,
+            Err(_) => panic!("somebody still uses the member"),
+        }
+    }
+}
+
+pub type ConsortiumSettings = daybook_ledger::consortium::Settings;
+
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+pub fn id_of(committed: &Committed) -> TransactionId {
+    committed.entry.id()
+}
