@@ -22,7 +22,7 @@ use daybook_ledger::{
 use polling::{Event, Events, PollMode, Poller};
 use serde_json::{Value, json};
 
-use crate::stats::Latencies;
+use crate::stats::{Latencies, processor_time};
 
 /// Nothing answered for so long is a failed run.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -153,7 +153,9 @@ pub fn run(node: &str, shape: &Shape) {
         other => panic!("no command {other}: 256, 8 or 16"),
     };
     let bytes = frames.iter().map(Vec::len).sum::<usize>() / frames.len().max(1);
+    let processor = processor_time();
     let done = exchange(&mut sockets, frames, shape.window, shape.rate);
+    let generator = (processor_time() - processor).as_secs_f64();
     let (verifications, signatures) = match shape.command {
         256 => (1.0, 1.0),
         8 => (2.0, 1.0),
@@ -161,7 +163,10 @@ pub fn run(node: &str, shape: &Shape) {
         _ => (2.0, 0.0),
     };
     let (sign, verify) = rates(&payee);
-    let ceiling = 1.0 / (verifications / verify + signatures / sign);
+    // What this side, which shares the cores, takes of them the node cannot sign with.
+    let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
+    let left = 1.0 - generator / (cores * done.elapsed.as_secs_f64());
+    let ceiling = left / (verifications / verify + signatures / sign);
     let latencies = Latencies::new(done.latencies);
     let per_second = shape.requests as f64 / done.elapsed.as_secs_f64();
     println!(
@@ -170,7 +175,7 @@ pub fn run(node: &str, shape: &Shape) {
             "command": shape.command, "suite": shape.suite, "requests": shape.requests,
             "request_bytes": bytes, "per_second": per_second,
             "p50_us": latencies.percentile(50), "p99_us": latencies.percentile(99),
-            "sign_per_second": sign, "verify_per_second": verify,
+            "generator_cpu_us": generator * 1e6 / shape.requests as f64, "sign_per_second": sign, "verify_per_second": verify,
             "ceiling_per_second": ceiling, "of_ceiling": per_second / ceiling,
         })
     );

@@ -25,4 +25,4 @@ pub use follow::{FollowError, Follower, Published, STREAMS};
 pub use mailbox::{Outcomes, Submitter};
 pub use node::{Node, Running, StartOptions, Status, start};
 pub use submission::{Acknowledge, Door, Outcome};
-pub use tracker::{TrackerAnswer, TrackerCaller, TrackerOptions};
+pub use tracker::{TrackerAnswer, TrackerCaller, TrackerOptions, Wake};

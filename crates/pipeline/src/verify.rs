@@ -18,7 +18,7 @@ use crate::{
     machine::{depends_on_history, unread},
     node::Shared,
     submission::{Acknowledge, Door, Outcome, Submission, Ticket},
-    tracker::{TrackerSubmission, TrackerTicket},
+    tracker::{TrackerSubmission, TrackerTicket, Wakes},
 };
 
 /// Transactions in one verification batch. Larger batches gain little per signature (measured: 12.9 µs
@@ -87,7 +87,7 @@ impl Queue {
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
-            ticket.settle(answer);
+            ticket.settle(answer, &mut Wakes::default());
             return;
         }
         state.waiting.push_back(Work::Answer(ticket, answer));
@@ -185,16 +185,18 @@ fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidat
     let mut submissions = Vec::with_capacity(work.len());
     let mut requests = Vec::new();
     let mut others = Vec::new();
+    let mut wakes = Wakes::default();
     for work in work {
         match work {
             Work::Asset(submission) => submissions.push(submission),
             Work::Tracker(submission) => requests.push(submission),
-            Work::Answer(ticket, answer) => ticket.settle(answer),
+            Work::Answer(ticket, answer) => ticket.settle(answer, &mut wakes),
             Work::Consortium(submission) => others.extend(prove_consortium(tools, submission)),
             Work::Configure(settings, done) => others.push(Candidate::Configure { settings, done }),
             Work::Tick => others.push(Candidate::Tick),
         }
     }
+    wakes.wake();
     let mut candidates = verify(shared, tools, submissions);
     prove(tools, requests, &mut candidates);
     candidates.append(&mut others);
@@ -227,14 +229,15 @@ fn prove(tools: &mut Tools, submissions: Vec<TrackerSubmission>, candidates: &mu
         .map(|TrackerSubmission { request, ticket }| (request, ticket))
         .unzip();
     let proven = prover.prove_batch(requests, &mut tools.random);
+    let mut wakes = Wakes::default();
     for (proven, ticket) in proven.into_iter().zip(tickets) {
         match proven {
             Ok(Proven::Command(command)) => candidates.push(Candidate::Tracker {
                 command: Box::new(command),
                 ticket,
             }),
-            Ok(query) => ticket.settle(TrackerAnswer::Query(Box::new(query))),
-            Err(refusal) => ticket.settle(TrackerAnswer::Refused(refusal)),
+            Ok(query) => ticket.settle(TrackerAnswer::Query(Box::new(query)), &mut wakes),
+            Err(refusal) => ticket.settle(TrackerAnswer::Refused(refusal), &mut wakes),
         }
     }
 }

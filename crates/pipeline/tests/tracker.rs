@@ -24,7 +24,7 @@ use daybook_ledger::{
     },
 };
 use daybook_pipeline::{
-    Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller,
+    Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller, Wake,
     TrackerOptions, start,
 };
 use daybook_store::{CheckOptions, Options, StoredBlock, check, disk::simulated::SimulatedDisk};
@@ -82,8 +82,9 @@ fn cosigned(code: u64, message: String, from: &SigningKey, to: &SigningKey) -> R
 struct Caller(mpsc::Sender<TrackerAnswer>);
 
 impl TrackerCaller for Caller {
-    fn answer(self: Box<Self>, answer: TrackerAnswer) {
+    fn answer(self: Box<Self>, answer: TrackerAnswer) -> Option<Arc<dyn Wake>> {
         self.0.send(answer).unwrap();
+        None
     }
 }
 
@@ -598,5 +599,33 @@ async fn what_falls_due_at_once_is_spread_over_blocks() {
     }
     assert!(swept.len() > 1, "{swept:?}");
     assert_eq!(house.book(Book::open_counts), (0, 0));
+    house.restart().stop_and_check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_command_whose_history_cannot_be_read_is_put_off_and_nothing_is_recorded() {
+    let house = House::open().await;
+    let (payer, payee) = (key(21), key(22));
+    let wallet = Address::common(&pem(&payee));
+    let contract = house.channel("closed", &payer, &payee, wallet);
+    house.close(&contract, 3, &payer, &payee);
+    // From memory the book still knows the newest blocks.
+    for _ in 0..3 {
+        house.recorded(single(command::OPEN_INCOME, pem(&payee), &payee));
+    }
+    let text = draft::open_transfer(&contract, &pem(&payer), &pem(&payee), None);
+    let again = || cosigned(command::OPEN_TRANSFER, text.clone(), &payer, &payee);
+    let (records, head) = (house.book(Book::sequence), house.node.head());
+    house.disk.fail_reads(true);
+    assert_eq!(house.refused(again()), Code::RateLimited);
+    assert_eq!(house.book(Book::sequence), records);
+    // What needs no history goes on.
+    house.recorded(single(command::OPEN_INCOME, pem(&payee), &payee));
+    house.disk.fail_reads(false);
+    assert!(house.node.is_ready() && house.node.failure().is_none());
+    let (entry, position) = house.recorded(again());
+    assert_eq!(position, None, "it is the first answer, repeated");
+    assert_eq!(entry.records()[0].from, contract.from);
+    assert_eq!(house.node.head(), head.next());
     house.restart().stop_and_check();
 }

@@ -10,12 +10,11 @@ use daybook_ledger::{
         reply,
     },
 };
-use daybook_pipeline::{TrackerAnswer, TrackerCaller};
+use daybook_pipeline::{TrackerAnswer, TrackerCaller, Wake};
+use daybook_store::Store;
 use daybook_wire::tracker::{Envelope, SignedData, Timings, error_reply};
-use tokio::time::timeout;
 
 use super::{
-    LISTING_TURN_TIMEOUT,
     keys::Signer,
     limits::Place,
     listing::{self, ItemSigner},
@@ -39,6 +38,8 @@ pub(super) struct Caller {
     place: Option<Place>,
     /// Nanoseconds since 1970 when the signatures were known to be sound.
     proven: u64,
+    /// Its reply waits until the session is woken for several.
+    is_gathered: bool,
     is_answered: bool,
 }
 
@@ -62,6 +63,7 @@ impl Caller {
             request: None,
             place: None,
             proven: 0,
+            is_gathered: false,
             is_answered: false,
         }
     }
@@ -83,9 +85,6 @@ impl Caller {
             bytes,
             received,
         );
-        let message = request.payload.message();
-        // Every message of version 2 that one key signs has a nonce.
-        caller.is_repeatable = request.idempotent || message.contains("\"nonce\"");
         caller.request = Some(Request {
             command: request.command,
             correlation: String::new(),
@@ -103,15 +102,10 @@ impl Caller {
         caller
     }
 
-    /// Whether the peer's network may ask this now; what to tell it if not.
+    /// Whether the peer's network may open another address now; what to tell it if not.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), &'static str> {
         let (session, tracker) = (&self.session, &self.session.tracker);
         let peer = session.connection.peer;
-        if let Some(rates) = &session.gateway.rates
-            && rates.take(peer, 1, now).is_err()
-        {
-            return Err("too many requests: slow down");
-        }
         if !matches!(self.command, command::OPEN_INCOME | command::OPEN_SPEND)
             || (tracker.limits.exempt_loopback && peer.to_canonical().is_loopback())
         {
@@ -189,36 +183,27 @@ impl Caller {
                 .touch(&cursor, &query.signer.hash(), now)
                 .map(|_| reply::done(pem)),
             Ask::First(wanted) => {
-                return self.list(move |caller| {
+                return self.list(move |caller, store, is_abandoned| {
                     let (session, owner) = (&caller.session, query.signer.hash());
-                    let (tracker, store) = (&session.tracker, session.store());
-                    let is_abandoned = || session.is_gone();
+                    let tracker = &session.tracker;
                     let public = tracker.public_log;
-                    let frozen = listing::freeze(store, &wanted, owner, public, &is_abandoned)?;
+                    let frozen = listing::freeze(store, &wanted, owner, public, is_abandoned)?;
                     let kept = tracker.cursors.keep(owner, frozen.clone(), session.now())?;
                     let signing = caller.items()?;
                     let page = wanted.page.max(1);
                     let cursor = Some(&*kept);
-                    listing::page(store, &signing, &frozen, page, cursor, &is_abandoned)
+                    listing::page(store, &signing, &frozen, page, cursor, is_abandoned)
                 });
             }
             Ask::Next { cursor, page } => {
-                return self.list(move |caller| {
+                return self.list(move |caller, store, is_abandoned| {
                     let (session, owner) = (&caller.session, query.signer.hash());
-                    let is_abandoned = || session.is_gone();
                     let frozen = session
                         .tracker
                         .cursors
                         .touch(&cursor, &owner, session.now())?;
                     let signing = caller.items()?;
-                    listing::page(
-                        session.store(),
-                        &signing,
-                        &frozen,
-                        page,
-                        None,
-                        &is_abandoned,
-                    )
+                    listing::page(store, &signing, &frozen, page, None, is_abandoned)
                 });
             }
             Ask::Subscribe { topics, from } => {
@@ -230,6 +215,7 @@ impl Caller {
                 .unsubscribe(&session, &subscription)
                 .map(|()| reply::done(pem)),
         };
+        self.is_gathered = true;
         self.finish(message);
     }
 
@@ -259,8 +245,14 @@ impl Caller {
     }
 
     /// Answers with what `make` reads from the disk, on a thread that may wait: one at a time of each
-    /// connection, when its turn comes, and not before the client has read what it asked for earlier.
-    fn list(self, make: impl FnOnce(&Caller) -> Result<String, Refusal> + Send + 'static) {
+    /// connection, when its turn comes, and not before the client has read what it asked for earlier. What
+    /// takes too long, or is wanted no more, is given up.
+    fn list(
+        self,
+        make: impl FnOnce(&Caller, &Store, &dyn Fn() -> bool) -> Result<String, Refusal>
+        + Send
+        + 'static,
+    ) {
         let session = self.session.clone();
         session.tracker.runtime.clone().spawn(async move {
             let Ok(_own) = session.listing.acquire().await else {
@@ -269,21 +261,35 @@ impl Caller {
             if !session.has_read().await {
                 return;
             }
-            let turns = session.tracker.turns.clone();
-            let Ok(Ok(turn)) = timeout(LISTING_TURN_TIMEOUT, turns.acquire_owned()).await else {
+            let peer = session.connection.peer;
+            let Some(turn) = session.tracker.turns.take(peer).await else {
                 return self.refuse(Code::RateLimited, "too many listings: try again");
             };
+            let until = Instant::now() + session.gateway.settings.list_timeout;
+            let is_wanted = {
+                let session = session.clone();
+                move || Instant::now() < until && !session.is_gone()
+            };
+            let store = session.store().while_wanted(is_wanted.clone());
             // A panic there drops the caller, which answers that the outcome is unknown.
             let _ = tokio::task::spawn_blocking(move || {
                 let _turn = turn;
-                let page = make(&self);
-                self.finish(page);
+                let page = make(&self, &store, &|| !is_wanted());
+                if Instant::now() < until {
+                    self.finish(page);
+                } else {
+                    self.refuse(
+                        Code::RateLimited,
+                        "the listing takes too long: ask for less with `fields`",
+                    );
+                }
             })
             .await;
         });
     }
 
     fn recorded(mut self, entry: &Entry, position: Option<Position>) {
+        self.is_repeatable = entry.is_idempotent();
         if let (Some(place), Some(_)) = (self.place.take(), position) {
             let opened = entry
                 .records()
@@ -328,7 +334,7 @@ impl Caller {
         let timings = self.timings().filter(|_| !self.is_repeatable);
         let mut out = Vec::new();
         daybook_wire::tracker::reply(&mut out, envelope, data, timings);
-        self.session.reply(&out);
+        self.send(&out);
         self.is_answered = true;
         let took = self.received.at.elapsed();
         self.session.tracker.meters.answered(self.command, took);
@@ -345,9 +351,17 @@ impl Caller {
             &refusal.detail,
             self.timings(),
         );
-        self.session.reply(&out);
+        self.send(&out);
         self.is_answered = true;
         self.session.tracker.meters.refused(refusal.code);
+    }
+
+    fn send(&self, reply: &[u8]) {
+        if self.is_gathered {
+            self.session.gather_reply(reply);
+        } else {
+            self.session.reply(reply);
+        }
     }
 
     fn timings(&self) -> Option<Timings> {
@@ -365,12 +379,17 @@ impl Caller {
 }
 
 impl TrackerCaller for Caller {
-    fn answer(self: Box<Self>, answer: TrackerAnswer) {
+    fn answer(self: Box<Self>, answer: TrackerAnswer) -> Option<Arc<dyn Wake>> {
         let mut caller = *self;
+        let session = caller.session.clone();
         match answer {
-            TrackerAnswer::Refused(refusal) => caller.error(&refusal),
+            TrackerAnswer::Refused(refusal) => {
+                caller.error(&refusal);
+                return None;
+            }
             TrackerAnswer::Recorded { entry, position } => {
                 caller.proven = caller.received.elapsed();
+                caller.is_gathered = true;
                 caller.recorded(&entry, position);
             }
             TrackerAnswer::Query(proven) => {
@@ -384,12 +403,14 @@ impl TrackerCaller for Caller {
                 }
             }
         }
+        Some(session)
     }
 }
 
 impl Drop for Caller {
     fn drop(&mut self) {
         if !self.is_answered {
+            self.is_gathered = false;
             self.error(&Refusal::internal(
                 "the node is stopping: the outcome is unknown",
             ));

@@ -15,7 +15,7 @@ use daybook_ledger::{
     BlockTime,
     tracker::{Code, Refusal, command},
 };
-use daybook_pipeline::TrackerAnswer;
+use daybook_pipeline::{TrackerAnswer, Wake};
 use daybook_store::Store;
 use daybook_wire::{
     tracker::{Frame, Malformed, Timings, error_reply, read},
@@ -155,13 +155,17 @@ impl Session {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Queues a reply.
+    /// Queues a reply, and has it written.
     pub(super) fn reply(&self, payload: &[u8]) {
-        if self.is_gone() {
-            return;
+        self.gather_reply(payload);
+        self.wake();
+    }
+
+    /// Queues a reply, which is written when the session is woken.
+    pub(super) fn gather_reply(&self, payload: &[u8]) {
+        if !self.is_gone() {
+            write_text(&mut self.state.lock().out, payload);
         }
-        write_text(&mut self.state.lock().out, payload);
-        self.to_write.notify_one();
     }
 
     /// Queues frames of events, all or none.
@@ -316,6 +320,12 @@ impl Session {
     }
 }
 
+impl Wake for Session {
+    fn wake(&self) {
+        self.to_write.notify_one();
+    }
+}
+
 struct Reader {
     session: Arc<Session>,
     input: BytesMut,
@@ -388,13 +398,29 @@ impl Reader {
         let session = &self.session;
         let frame = std::str::from_utf8(text).expect("the decoder gives text in UTF-8 only");
         let bytes = text.len();
-        let is_too_fast = self
+        let rates = &session.gateway.rates;
+        let too_fast = if self
             .pace
             .as_mut()
-            .is_some_and(|pace| !pace.allows(received.at));
+            .is_some_and(|pace| !pace.allows(received.at))
+        {
+            Some("too many frames: slow down")
+        } else if rates.as_ref().is_some_and(|rates| {
+            let peer = session.connection.peer;
+            rates.take(peer, 1, received.at).is_err()
+        }) {
+            Some("too many requests: slow down")
+        } else {
+            None
+        };
         match read(frame) {
             Err(malformed) => {
-                refuse_frame(session, frame, &malformed, received);
+                // Whoever is too fast does not get his frame back.
+                let (code, why, data) = match too_fast {
+                    Some(why) => (Code::RateLimited, why, ""),
+                    None => (malformed.code, &*malformed.error, frame),
+                };
+                refuse_frame(session, &malformed, (code, why), data, received);
                 session.settle(bytes);
             }
             Ok(Frame::Capabilities { correlation }) => {
@@ -406,22 +432,23 @@ impl Reader {
                     bytes,
                     received,
                 );
-                if is_too_fast {
-                    return caller.refuse(Code::RateLimited, "too many frames: slow down");
+                if let Some(why) = too_fast {
+                    return caller.refuse(Code::RateLimited, why);
                 }
                 caller.capabilities();
             }
             Ok(Frame::Signed(request)) => {
                 let mut caller = Caller::of(session.clone(), &request, bytes, received);
-                if is_too_fast {
-                    return caller.refuse(Code::RateLimited, "too many frames: slow down");
+                if let Some(why) = too_fast {
+                    return caller.refuse(Code::RateLimited, why);
                 }
                 if let Err(why) = caller.admit(received.at) {
                     return caller.refuse(Code::RateLimited, why);
                 }
                 let node = &session.gateway.node;
                 if let Err(caller) = node.ask_tracker(request, bytes, Box::new(caller)) {
-                    caller.answer(TrackerAnswer::Refused(if node.is_ready() {
+                    // A refusal is sent at once.
+                    let _ = caller.answer(TrackerAnswer::Refused(if node.is_ready() {
                         Refusal::new(Code::RateLimited, "the node is busy: try again")
                     } else {
                         Refusal::internal("the node is stopping")
@@ -432,22 +459,28 @@ impl Reader {
     }
 }
 
-fn refuse_frame(session: &Session, frame: &str, malformed: &Malformed, received: Received) {
+fn refuse_frame(
+    session: &Session,
+    malformed: &Malformed,
+    (code, why): (Code, &str),
+    data: &str,
+    received: Received,
+) {
     let mut out = Vec::new();
     error_reply(
         &mut out,
         malformed.command,
         malformed.correlation.as_deref(),
-        frame,
-        malformed.code.as_str(),
-        &malformed.error,
+        data,
+        code.as_str(),
+        why,
         Some(Timings {
             received: received.nanoseconds,
             proven: 0,
             handled: received.elapsed(),
         }),
     );
-    session.tracker.meters.refused(malformed.code);
+    session.tracker.meters.refused(code);
     session.reply(&out);
 }
 
