@@ -437,9 +437,14 @@ impl LedgerMachine {
         allowance: &Allowance,
         building: &mut Building,
     ) -> Result<(), Broken> {
-        let decision = self
-            .tracker
-            .decide(command, building.time, &self.shared.store);
+        let shared = self.shared.clone();
+        let history = shared.store.tracker_history();
+        let decision = self.tracker.decide(command, building.time, &history);
+        if let Some(error) = history.failure() {
+            let answer = TrackerAnswer::Refused(undecided(&error));
+            building.answers.push(Answer::Tracker(ticket, answer));
+            return Ok(());
+        }
         let answer = match decision {
             Ok(Decision::Entry(entry)) => {
                 let position = Some(building.next_position());
@@ -450,9 +455,10 @@ impl LedgerMachine {
                 allowance.begin(false);
                 let paid = self.on_state(changes, allowance, |machine, overlay, committed| {
                     let paid = machine.pay(&plan, overlay);
-                    // A payout that could not be applied has said so.
-                    drop(committed.withheld());
-                    paid
+                    paid.map_err(|why| match committed.withheld() {
+                        Some(Withheld::Unreadable(error)) => undecided(&error),
+                        _ => tracker::Refusal::internal(why),
+                    })
                 });
                 match paid {
                     Ok(transfer) => {
@@ -461,7 +467,7 @@ impl LedgerMachine {
                         let entry = self.record(plan.entry(&transfer), building)?;
                         TrackerAnswer::Recorded { entry, position }
                     }
-                    Err(why) => TrackerAnswer::Refused(tracker::Refusal::internal(why)),
+                    Err(refusal) => TrackerAnswer::Refused(refusal),
                 }
             }
             Ok(Decision::Repeat(entry)) => TrackerAnswer::Recorded {
@@ -575,6 +581,17 @@ impl LedgerMachine {
         }
         Ok(changes)
     }
+}
+
+/// What is told of a request to the tracker that nothing was decided on, because history could not be
+/// read.
+fn undecided(error: &StoreError) -> tracker::Refusal {
+    tracing::warn!(%error, "a request to the tracker was not decided");
+    if error.is_transient() {
+        let why = "the log could not be read, and nothing was done: try again";
+        return tracker::Refusal::new(tracker::Code::RateLimited, why);
+    }
+    tracker::Refusal::internal("the log could not be read")
 }
 
 /// The TRANSFER that a payout makes, signed by the key that holds the tracker's tokens.

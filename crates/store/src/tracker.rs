@@ -57,7 +57,8 @@ impl Store {
         order: Order,
         each: &mut dyn FnMut(Position, Entry) -> bool,
     ) -> Result<(), StoreError> {
-        self.shared.tracker_entries_of(key, order, each)
+        let mut go_on = |position, entry| self.is_wanted() && each(position, entry);
+        self.shared.tracker_entries_of(key, order, &mut go_on)
     }
 
     /// The newest of the tracker's entries that has `key`.
@@ -162,22 +163,5 @@ impl History for TrackerHistory<'_> {
                 self.failure.replace(Some(error));
                 None
             })
-    }
-}
-
-impl History for Store {
-    /// Nothing when the log cannot be read; the damage is noted, and nothing is committed any more.
-    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
-        let mut found = None;
-        let read = self
-            .shared
-            .tracker_entries_of(key, Order::NewestFirst, &mut |_, entry| {
-                found = Some(Arc::new(entry));
-                false
-            });
-        if let Err(error) = read {
-            self.shared.note_fault(error);
-        }
-        found
     }
 }
