@@ -54,6 +54,10 @@ MUST_NOT_REACH = {
     "daybook-client": [
         "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway",
     ],
+    "daybook-member": [
+        "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway", "daybook-client",
+        "daybook-bus-gateway", "daybook-machine",
+    ],
     "daybook-machine": [
         "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway",
         "daybook-bus-gateway",
