@@ -13,6 +13,9 @@ use crate::{
     request::Job,
 };
 
+/// The part of the memory for answers that is made free at once when it is full.
+const FORGET_PARTS: usize = 64;
+
 impl Bus {
     pub(crate) fn response(&mut self, conn: ConnId, argument: Option<&str>, ack: Option<u64>) {
         self.counters.responses += 1;
@@ -55,7 +58,7 @@ impl Bus {
                     false => unknown(),
                 };
             }
-            Some(Known::Storing(_)) | None => return unknown(),
+            Some(Known::Storing(..)) | None => return unknown(),
         };
         let Some(call) = self.calls.get_mut(&id.0) else {
             return unknown();
@@ -387,13 +390,30 @@ impl Bus {
         };
         self.remembered_bytes += instance.memory.end(at, request_id, done);
         self.remembered_bytes -= instance.memory.forget_before(before);
-        while self.remembered_bytes > self.settings.remember_bytes_max {
-            match instance.memory.forget_oldest() {
-                0 => break,
-                freed => {
-                    self.remembered_bytes -= freed;
-                    self.counters.forgotten += 1;
+        if self.remembered_bytes > self.settings.remember_bytes_max {
+            self.forget_some();
+        }
+    }
+
+    /// Makes room for answers. Whoever keeps most gives most: one instance that fills the memory takes it
+    /// from itself and not from all others.
+    fn forget_some(&mut self) {
+        let most = self.settings.remember_bytes_max;
+        // Some more than is needed, so that not every answer looks at all instances.
+        let until = most - most / FORGET_PARTS;
+        while self.remembered_bytes > until {
+            let instances = self.instances.values_mut();
+            let Some(largest) = instances.max_by_key(|instance| instance.memory.bytes()) else {
+                return;
+            };
+            let half = largest.memory.bytes() / 2;
+            while self.remembered_bytes > until && largest.memory.bytes() > half {
+                let freed = largest.memory.forget_oldest();
+                if freed == 0 {
+                    return;
                 }
+                self.remembered_bytes -= freed;
+                self.counters.forgotten += 1;
             }
         }
     }

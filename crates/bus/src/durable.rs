@@ -20,6 +20,8 @@ use crate::{
 
 /// Unacknowledged deliveries to one instance, unless its subscription says otherwise.
 const OUT_MAX: u32 = 64;
+/// Acknowledgements that one write of a request carries: of the request, and of its repetitions meanwhile.
+const ACKS_MAX: usize = 16;
 /// Characters of an error that are kept beside a dead letter.
 const ERROR_CHARS_MAX: usize = 1_000;
 
@@ -99,8 +101,15 @@ enum Waiting {
         job: Box<Job>,
         body: Arc<str>,
         copies: Vec<Copy>,
-        conn: Option<ConnId>,
+        /// Who is told: the request's own connection, and those that it was repeated on.
+        acks: Vec<(ConnId, Option<u64>)>,
+    },
+    /// A subscription that is told to its subscriber once it outlives the broker.
+    Subscription {
+        no: InstanceNo,
+        conn: ConnId,
         ack: Option<u64>,
+        wanted: Box<Subscription>,
     },
     Replay {
         copies: Vec<(u64, u64, Arc<str>)>,
@@ -126,6 +135,22 @@ impl Durables {
             Waiting::Request { job, .. } => Some((job.requester, &job.request_id, &job.name)),
             _ => None,
         })
+    }
+
+    /// Acknowledges one more copy of a request when it is written.
+    pub(crate) fn acknowledge_too(
+        &mut self,
+        ticket: u64,
+        conn: ConnId,
+        ack: Option<u64>,
+    ) -> Result<Taken, Code> {
+        match self.waiting.get_mut(&ticket) {
+            Some(Waiting::Request { acks, .. }) if acks.len() < ACKS_MAX => {
+                acks.push((conn, ack));
+                Ok(Taken::Storing)
+            }
+            _ => Err(Code::Overloaded),
+        }
     }
 
     /// Whether a request waits in a subscription.
@@ -189,18 +214,17 @@ impl Bus {
             name: job.name.clone(),
             how: Begun::Storing,
         });
+        let ticket = self.number();
         let conn = self.instances.get_mut(&job.requester).and_then(|instance| {
-            let storing = Known::Storing(job.name.clone());
+            let storing = Known::Storing(job.name.clone(), ticket);
             instance.memory.begin(job.request_id.clone(), storing);
             instance.conn
         });
-        let ticket = self.number();
         let waiting = Waiting::Request {
             job: Box::new(job),
             body,
             copies,
-            conn,
-            ack,
+            acks: conn.map(|conn| (conn, ack)).into_iter().collect(),
         };
         self.durables.waiting.insert(ticket, waiting);
         self.store(ops, Some(Ticket(ticket)));
@@ -213,9 +237,14 @@ impl Bus {
                 job,
                 body,
                 copies,
+                acks,
+            }) => self.request_stored(*job, &body, &copies, &acks, ok),
+            Some(Waiting::Subscription {
+                no,
                 conn,
                 ack,
-            }) => self.request_stored(*job, &body, &copies, (conn, ack), ok),
+                wanted,
+            }) => self.subscription_stored((no, conn, ack), &wanted, ok),
             Some(Waiting::Replay { copies }) => {
                 for (durable, seq, body) in copies {
                     let copy = Copy {
@@ -279,7 +308,7 @@ impl Bus {
         mut job: Job,
         body: &Arc<str>,
         copies: &[Copy],
-        (conn, ack): (Option<ConnId>, Option<u64>),
+        acks: &[(ConnId, Option<u64>)],
         ok: bool,
     ) {
         let (requester, request_id) = (job.requester, job.request_id.clone());
@@ -311,17 +340,21 @@ impl Bus {
             self.answer_at_once(&job, Code::Overloaded);
             Err(Code::Overloaded)
         };
-        if let Some(conn) = conn
-            && self.conns.contains_key(&conn.0)
-        {
-            let taken = match taken {
+        for (place, (conn, ack)) in acks.iter().enumerate() {
+            if !self.conns.contains_key(&conn.0) {
+                continue;
+            }
+            let taken = match &taken {
+                Err(code) => Err(*code),
+                Ok(_) if place > 0 => Ok(Taken::Repeated),
                 Ok(Taken::Accepted { delivered, queued }) => Ok(Taken::Accepted {
-                    delivered,
-                    queued: queued.max(copies.len()),
+                    delivered: *delivered,
+                    queued: (*queued).max(copies.len()),
                 }),
-                other => other,
+                Ok(Taken::Repeated) => Ok(Taken::Repeated),
+                Ok(Taken::Storing) => Ok(Taken::Storing),
             };
-            self.taken(conn, ack, &request_id, taken);
+            self.taken(*conn, *ack, &request_id, taken);
         }
     }
 
@@ -364,25 +397,35 @@ impl Bus {
         }
     }
 
+    /// Who a durable subscription of an instance belongs to, and whether that is a group.
+    fn owner_of(&self, no: InstanceNo, wanted: &Subscription) -> Option<(String, bool)> {
+        Some(match &wanted.queue {
+            Some(queue) => (queue.clone(), true),
+            None => (self.instances.get(&no)?.name.to_string(), false),
+        })
+    }
+
+    fn durable_of(&self, no: InstanceNo, wanted: &Subscription) -> Option<u64> {
+        let (owner, group) = self.owner_of(no, wanted)?;
+        let mut all = self.durables.all.iter();
+        let found =
+            all.find(|(_, d)| d.pattern == wanted.pattern && d.owner == owner && d.group == group);
+        found.map(|(durable, _)| *durable)
+    }
+
+    /// Subscribes; the acknowledgement follows when that is on disk.
     pub(crate) fn subscribe_durable(
         &mut self,
         no: InstanceNo,
         wanted: &Subscription,
+        conn: ConnId,
+        ack: Option<u64>,
     ) -> Result<(), Fault> {
-        let Some(instance) = self.instances.get_mut(&no) else {
+        let Some((owner, group)) = self.owner_of(no, wanted) else {
             return Err(Code::NotOnline.into());
         };
-        let (owner, group) = match &wanted.queue {
-            Some(queue) => (queue.clone(), true),
-            None => (instance.name.to_string(), false),
-        };
-        let found = self
-            .durables
-            .all
-            .iter()
-            .find(|(_, d)| d.pattern == wanted.pattern && d.owner == owner && d.group == group);
-        let durable = match found {
-            Some((durable, _)) => *durable,
+        let durable = match self.durable_of(no, wanted) {
+            Some(durable) => durable,
             None if self.durables.all.len() >= self.settings.durable_max => {
                 let what = "too many durable subscriptions";
                 return Err(Fault::because(Code::Overloaded, what));
@@ -416,6 +459,27 @@ impl Bus {
             max: wanted.max_in_flight.unwrap_or(OUT_MAX),
             out: 0,
         });
+        if let Some(instance) = self.instances.get_mut(&no) {
+            instance.subscriptions.push(wanted.clone());
+        }
+        self.store_subscription(no, wanted, conn, ack);
+        self.serve_durable(durable);
+        Ok(())
+    }
+
+    /// Writes a subscription as it is; its acknowledgement waits for that.
+    pub(crate) fn store_subscription(
+        &mut self,
+        no: InstanceNo,
+        wanted: &Subscription,
+        conn: ConnId,
+        ack: Option<u64>,
+    ) {
+        let durable = self.durable_of(no, wanted);
+        let found = durable.and_then(|durable| Some((durable, self.durables.all.get(&durable)?)));
+        let Some((durable, place)) = found else {
+            return;
+        };
         let value = json!({
             "pattern": place.pattern.as_str(),
             "owner": place.owner,
@@ -423,13 +487,46 @@ impl Bus {
             "ack_wait_ms": place.ack_wait_ms,
             "max_deliver": place.max_deliver,
         });
-        if let Some(instance) = self.instances.get_mut(&no) {
-            instance.subscriptions.push(wanted.clone());
-        }
         let value = value.to_string().into();
-        self.store(vec![put(Shelf::Subscriptions, (durable, 0), value)], None);
-        self.serve_durable(durable);
-        Ok(())
+        let ticket = self.number();
+        let waiting = Waiting::Subscription {
+            no,
+            conn,
+            ack,
+            wanted: Box::new(wanted.clone()),
+        };
+        self.durables.waiting.insert(ticket, waiting);
+        let op = put(Shelf::Subscriptions, (durable, 0), value);
+        self.store(vec![op], Some(Ticket(ticket)));
+    }
+
+    fn subscription_stored(
+        &mut self,
+        (no, conn, ack): (InstanceNo, ConnId, Option<u64>),
+        wanted: &Subscription,
+        ok: bool,
+    ) {
+        if !ok {
+            // Whatever it would have got had been lost with the broker.
+            if let Some(durable) = self.durable_of(no, wanted) {
+                let place = self.durables.all.get(&durable);
+                let idle = place.is_some_and(|place| {
+                    place.messages.is_empty() && place.members.iter().all(|member| member.no == no)
+                });
+                self.withdraw(no, wanted, idle);
+            }
+        }
+        if !self.conns.contains_key(&conn.0) {
+            return;
+        }
+        if ok {
+            let body = json!({"ok": true, "name": wanted.pattern.as_str()});
+            self.acknowledge_packet(conn, ack, body);
+        } else {
+            let what = "the subscription could not be written down";
+            let fault = Fault::because(Code::Overloaded, what);
+            self.refuse(conn, "_service:subscribe", fault, ack);
+        }
     }
 
     pub(crate) fn unsubscribe_durable(
@@ -877,6 +974,23 @@ impl Bus {
                 }
                 _ => return Err(bad()),
             }
+        }
+        // The broker ended during their last attempt.
+        let mut used_up = Vec::new();
+        for (durable, place) in &self.durables.all {
+            for (seq, message) in &place.messages {
+                if message.attempt >= place.max_deliver {
+                    used_up.push((*durable, *seq));
+                }
+            }
+        }
+        for (durable, seq) in used_up {
+            self.again(
+                durable,
+                seq,
+                0,
+                "the broker ended before it was acknowledged",
+            );
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use crate::{CallId, Frame, Moment};
 /// What is known of a request id.
 #[derive(Clone)]
 pub(crate) enum Known {
-    /// It waits to be written to the store.
-    Storing(Arc<str>),
+    /// It waits to be written to the store: its name, and the ticket of the write.
+    Storing(Arc<str>, u64),
     /// It waits for its answer.
     Open(CallId),
     /// It is through.

@@ -55,7 +55,10 @@ impl Bus {
         let request_id: Arc<str> = (&*request.request_id).into();
         let job = match self.admit(no, &request, &request_id, body) {
             Ok(Some(job)) => job,
-            Ok(None) => return self.taken(conn, ack, &request_id, Ok(Taken::Repeated)),
+            Ok(None) => {
+                let taken = self.join_storing(no, &request_id, conn, ack);
+                return self.taken(conn, ack, &request_id, taken);
+            }
             Err(fault) => {
                 let fault = fault.about(Some(&request_id), Some(&request.name));
                 return self.refuse(conn, "api:request", fault, ack);
@@ -80,7 +83,8 @@ impl Bus {
                 return self.acknowledge_when_noted(conn, ack, body);
             }
             Ok(Taken::Repeated) => {
-                json!({"ok": true, "request_id": request_id, "delivered": 0, "queued": 0, "repeated": true})
+                let body = json!({"ok": true, "request_id": request_id, "delivered": 0, "queued": 0, "repeated": true});
+                return self.acknowledge_when_noted(conn, ack, body);
             }
             Err(code) => {
                 let mut body = Fault::new(code)
@@ -91,6 +95,24 @@ impl Bus {
             }
         };
         self.acknowledge_packet(conn, ack, body);
+    }
+
+    /// A repeated request whose first copy is still being written is acknowledged with that one.
+    fn join_storing(
+        &mut self,
+        no: InstanceNo,
+        request_id: &str,
+        conn: ConnId,
+        ack: Option<u64>,
+    ) -> Result<Taken, Code> {
+        let instance = self.instances.get(&no);
+        match instance.and_then(|instance| instance.memory.get(request_id)) {
+            Some(Known::Storing(_, ticket)) => {
+                let ticket = *ticket;
+                self.durables.acknowledge_too(ticket, conn, ack)
+            }
+            _ => Ok(Taken::Repeated),
+        }
     }
 
     fn read_request<'a>(
@@ -233,7 +255,7 @@ impl Bus {
     /// A request id that came before (section 5.1).
     fn repeated(&mut self, no: InstanceNo, known: Known, name: &str) -> Result<(), Fault> {
         let same = match &known {
-            Known::Storing(other) => **other == *name,
+            Known::Storing(other, _) => **other == *name,
             Known::Open(call) => self.calls.get(&call.0).is_some_and(|c| *c.name == *name),
             Known::Done(done) => *done.name == *name,
         };

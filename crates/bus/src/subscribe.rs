@@ -17,8 +17,10 @@ const SERVICE_PREFIX: &str = "_service.";
 
 impl Bus {
     pub(crate) fn subscribe(&mut self, conn: ConnId, argument: Option<&str>, ack: Option<u64>) {
-        match self.try_subscribe(conn, argument) {
-            Ok(name) => self.acknowledge_packet(conn, ack, json!({"ok": true, "name": name})),
+        match self.try_subscribe(conn, argument, ack) {
+            Ok(Some(name)) => self.acknowledge_packet(conn, ack, json!({"ok": true, "name": name})),
+            // It is being written; the acknowledgement follows.
+            Ok(None) => {}
             Err(fault) => self.refuse(conn, "_service:subscribe", fault, ack),
         }
     }
@@ -36,7 +38,12 @@ impl Bus {
         }
     }
 
-    fn try_subscribe(&mut self, conn: ConnId, argument: Option<&str>) -> Result<String, Fault> {
+    fn try_subscribe(
+        &mut self,
+        conn: ConnId,
+        argument: Option<&str>,
+        ack: Option<u64>,
+    ) -> Result<Option<String>, Fault> {
         let no = self.online(conn)?;
         let wanted = Subscription::read(argument, Code::InvalidSubscribe)?;
         let name = wanted.pattern.to_string();
@@ -55,7 +62,7 @@ impl Bus {
             instance.feed = true;
             let arguments = argument.unwrap_or_default().to_owned();
             self.effects.push(Effect::Feed { conn, arguments });
-            return Ok(name);
+            return Ok(Some(name));
         }
         let same = |other: &Subscription| {
             other.pattern == wanted.pattern
@@ -63,7 +70,12 @@ impl Bus {
                 && other.durable == wanted.durable
         };
         if instance.subscriptions.iter().any(same) {
-            return Ok(name);
+            if wanted.durable {
+                // The first one may still be on its way to the disk.
+                self.store_subscription(no, &wanted, conn, ack);
+                return Ok(None);
+            }
+            return Ok(Some(name));
         }
         if instance.subscriptions.len() >= subscriptions_max {
             return Err(Fault::because(Code::Overloaded, "too many subscriptions"));
@@ -78,7 +90,9 @@ impl Bus {
             instance.subscriptions.push(wanted);
             self.dead_listeners.insert(no);
         } else if wanted.durable {
-            self.subscribe_durable(no, &wanted)?;
+            self.subscribe_durable(no, &wanted, conn, ack)?;
+            self.capacity_returned(no);
+            return Ok(None);
         } else {
             let entry = match &wanted.queue {
                 None => Entry::Plain(no),
@@ -96,7 +110,7 @@ impl Bus {
             instance.subscriptions.push(wanted);
         }
         self.capacity_returned(no);
-        Ok(name)
+        Ok(Some(name))
     }
 
     fn remove_subscription(&mut self, no: InstanceNo, conn: ConnId, wanted: &Subscription) {
@@ -115,6 +129,22 @@ impl Bus {
             });
         instance.subscriptions = kept;
         self.unlink(no, removed, wanted.forget);
+    }
+
+    /// An instance loses one subscription; `forget` ends a durable one for all.
+    pub(crate) fn withdraw(&mut self, no: InstanceNo, wanted: &Subscription, forget: bool) {
+        let Some(instance) = self.instances.get_mut(&no) else {
+            return;
+        };
+        let (removed, kept) = std::mem::take(&mut instance.subscriptions)
+            .into_iter()
+            .partition(|s| {
+                s.pattern == wanted.pattern
+                    && s.queue == wanted.queue
+                    && s.durable == wanted.durable
+            });
+        instance.subscriptions = kept;
+        self.unlink(no, removed, forget);
     }
 
     /// An instance listens to nothing any more.

@@ -1053,6 +1053,80 @@ fn a_request_for_a_durable_subscription_is_stored_once_over_a_restart() {
 }
 
 #[test]
+fn a_repeated_request_is_not_acknowledged_before_its_first_copy_is_on_disk() {
+    for ok in [true, false] {
+        let mut w = World::noting();
+        w.service(1, "shop");
+        w.service(2, "books");
+        w.subscribe(2, json!({"name": "order", "durable": true}));
+        w.lose(2);
+        w.disk_waits = Some(Vec::new());
+        for _ in 0..3 {
+            w.request(1, "r", "order", json!({"reply": "none"}));
+        }
+        assert!(w.acks.get(&1).is_none_or(Vec::is_empty));
+        let waits = w.disk_waits.take().unwrap();
+        assert_eq!(waits.len(), 1);
+        w.handle(Event::Stored {
+            ticket: waits[0],
+            ok,
+        });
+        let acks = w.acks.remove(&1).unwrap();
+        let told: Vec<_> = acks.iter().map(|ack| ack["ok"] == true).collect();
+        assert_eq!(told, [ok; 3], "{acks:?}");
+        if ok {
+            assert_eq!(acks[0]["queued"], 1);
+            assert_eq!(acks[2]["repeated"], true);
+        }
+    }
+}
+
+#[test]
+fn a_repeated_request_is_not_acknowledged_before_its_first_copy_is_noted() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "books");
+    w.subscribe(2, json!({"name": "order"}));
+    w.disk_waits = Some(Vec::new());
+    w.request(1, "r", "order", json!({}));
+    w.request(1, "r", "order", json!({}));
+    assert!(w.acks.get(&1).is_none_or(Vec::is_empty));
+    for ticket in w.disk_waits.take().unwrap() {
+        w.handle(Event::Stored { ticket, ok: true });
+    }
+    assert_eq!(w.acks[&1].len(), 2);
+}
+
+#[test]
+fn a_durable_subscription_is_not_acknowledged_before_it_is_on_disk() {
+    for ok in [true, false] {
+        let mut w = World::noting();
+        w.service(2, "books");
+        w.acks.clear();
+        w.disk_waits = Some(Vec::new());
+        for _ in 0..2 {
+            w.subscribe(2, json!({"name": "order", "durable": true}));
+        }
+        assert!(w.acks.get(&2).is_none_or(Vec::is_empty));
+        for ticket in w.disk_waits.take().unwrap() {
+            w.handle(Event::Stored { ticket, ok });
+        }
+        let acks = w.acks.remove(&2).unwrap();
+        let told: Vec<_> = acks.iter().map(|ack| ack["ok"] == true).collect();
+        assert_eq!(told, [ok; 2], "{acks:?}");
+        // Who was refused is not subscribed, and may try again.
+        w.hear(2);
+        w.service(1, "shop");
+        w.request(1, "r", "order", json!({"reply": "none"}));
+        assert_eq!(w.hear(2).len(), usize::from(ok));
+        w.subscribe(2, json!({"name": "order", "durable": true}));
+        assert_eq!(w.ack(2)["ok"], true);
+        w.request(1, "s", "order", json!({"reply": "none"}));
+        assert_eq!(w.hear(2).len(), 1);
+    }
+}
+
+#[test]
 fn nothing_is_acknowledged_before_it_is_flushed_and_nothing_waits_for_that_but_acknowledgements() {
     let mut w = World::noting();
     w.service(1, "shop");
@@ -1191,6 +1265,32 @@ fn kept_answers_give_way_when_there_are_too_many() {
     }
     assert!(world.bus.report().remembered_bytes <= 10_000);
     assert!(world.bus.counters().forgotten > 900);
+}
+
+#[test]
+fn whoever_fills_the_memory_for_answers_makes_room_itself() {
+    let mut world = World::with(Settings {
+        remember_bytes_max: 100_000,
+        ..Settings::default()
+    });
+    world.service(1, "meter");
+    world.service(2, "grid");
+    world.service(3, "flood");
+    world.subscribe(2, json!({"name": "n"}));
+    for n in 0..20 {
+        world.request(1, &n.to_string(), "n", json!({"reply": "none"}));
+    }
+    for n in 0..2_000 {
+        world.request(3, &n.to_string(), "n", json!({"reply": "none"}));
+    }
+    assert!(world.bus.report().remembered_bytes <= 100_000);
+    world.hear(2);
+    for n in 0..20 {
+        world.request(1, &n.to_string(), "n", json!({"reply": "none"}));
+    }
+    assert!(world.hear(2).is_empty(), "all are remembered");
+    world.request(3, "0", "n", json!({"reply": "none"}));
+    assert_eq!(world.hear(2).len(), 1, "its own oldest made room");
 }
 
 #[test]
@@ -1525,6 +1625,29 @@ fn c26_an_unacknowledged_message_comes_again_and_is_dead_after_five_attempts() {
         "only the subscription is left: {:?}",
         world.store
     );
+}
+
+#[test]
+fn a_message_is_delivered_five_times_at_most_over_restarts_too() {
+    let mut world = World::new();
+    world.service(1, "shop");
+    world.service(2, "books");
+    world.subscribe(2, durable(json!({})));
+    world.request(1, "r", "order.new", json!({"reply": "none"}));
+    for attempt in 1..=5 {
+        let conn = world.rooms.keys().last().copied().unwrap();
+        assert_eq!(world.hear_one(conn).1["attempt"], attempt);
+        // The broker is killed, and the worker comes to the next one.
+        world = World::restart(Settings::default(), world.store, world.now);
+        world.service(3, "books");
+        world.subscribe(3, durable(json!({})));
+    }
+    assert!(world.hear(3).is_empty());
+    let dead = world.bus.dead("order.new");
+    let letter: Value = serde_json::from_str(&dead[0].json).unwrap();
+    assert_eq!(letter["attempts"], 5);
+    assert!(letter["error"].as_str().unwrap().contains("broker ended"));
+    assert_eq!(world.bus.report().durable_messages, 0);
 }
 
 #[test]
