@@ -59,6 +59,14 @@ impl Default for Desk {
 
 /// Follows the mirror and answers what it is asked, until the member stops.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut stopping = shared.stopping();
+    tokio::select! {
+        () = follow(shared) => {}
+        () = stopped(&mut stopping) => {}
+    }
+}
+
+async fn follow(shared: Arc<Shared>) {
     let mut applied = shared.mirror.applied();
     let mut begun: BTreeMap<TransactionId, ()> = BTreeMap::new();
     loop {

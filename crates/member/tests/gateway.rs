@@ -526,10 +526,7 @@ async fn one_request_is_one_transaction_however_often_it_is_sent() {
         &members[0].command(&entry("i", json!("CONT-1"))).await
     ));
     let message = entry("j", json!("CONT-1"));
-    let (one, two) = tokio::join!(
-        members[0].command(&message),
-        members[0].command(&message)
-    );
+    let (one, two) = tokio::join!(members[0].command(&message), members[0].command(&message));
     assert!(is_done(&one) && is_done(&two), "{one:?} {two:?}");
     let again = members[0].command(&entry("i", json!("CONT-1"))).await;
     assert!(is_done(&again));
