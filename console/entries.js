@@ -1,7 +1,7 @@
 // Entries of the ledger as rows: when, what, who, where.
 
-import { Amount, Empty, html, Id, Kind, Time } from './widgets.js'
-import { grouped } from './format.js'
+import { Amount, Empty, html, Id, Kind, Strange, Time } from './widgets.js'
+import { grouped, visible } from './format.js'
 import { to } from './router.js'
 
 /** Owners that a row names; the entry's page has all. */
@@ -20,6 +20,7 @@ export function What({ event }) {
   const { body = {} } = event
   if (event.kind.startsWith('asset.')) return html`<${AssetLine} event=${event} />`
   if (event.outline) return html`<span class="faint">shown to those whose it is</span>`
+  if (event.kind.startsWith('consortium.')) return html`<${ConsortiumLine} body=${body} />`
   const [record, ...rest] = body.records ?? []
   if (!record) {
     if (body.channel) return html`<span class="what">receipt over <${Amount} value=${body.tokens} /> for <${Id} kind="object" value=${body.channel} /></span>`
@@ -31,6 +32,21 @@ export function What({ event }) {
     ${record.to && html`<span>to <${Id} kind="object" value=${record.to} /></span>`}
     ${record.channel && html`<span>on <${Id} kind="object" value=${record.channel} /></span>`}
     ${rest.length > 0 && html`<span class="faint">and ${grouped(rest.length)} more</span>`}
+  </span>`
+}
+
+/** What was proposed, or what an entry led to. */
+function ConsortiumLine({ body }) {
+  const effects = (body.effects ?? []).filter(({ effect }) => effect !== 'opened')
+  const committed = effects.flatMap((effect) => effect.ledgers ?? [])
+  const names = committed.length > 0 ? committed.map(({ name }) => name) : body.ledgers ?? []
+  return html`<span class="what">
+    ${body.do && html`<span>${visible(body.do.replaceAll('_', ' '))}</span>`}
+    ${effects.map(({ effect, proposal }) => html`<span key=${proposal} class=${effect === 'committed' ? 'tag good' : 'tag'}>${visible(effect)}</span>`)}
+    ${names.slice(0, OWNERS_SHOWN + 1).map((name) => html`<a key=${name} href=${to(['ledgers', name])}><${Strange} text=${name} max=${40} /></a>`)}
+    ${names.length > OWNERS_SHOWN + 1 && html`<span class="faint">and ${grouped(names.length - OWNERS_SHOWN - 1)} more</span>`}
+    ${body.proposal && effects.length === 0 && html`<span>of <${Id} kind="transaction" value=${body.proposal} /></span>`}
+    ${body.reason && html`<span class="faint"><${Strange} text=${body.reason} max=${80} /></span>`}
   </span>`
 }
 

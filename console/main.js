@@ -8,8 +8,10 @@ import { start, useLive } from './live.js'
 import { go, to, usePlace } from './router.js'
 import { AssetPage } from './pages/asset.js'
 import { BlockPage, BlocksPage } from './pages/blocks.js'
+import { BusPage } from './pages/bus.js'
 import { ChannelsPage, ObjectPage } from './pages/channels.js'
 import { KeyPage } from './pages/key.js'
+import { LedgerPage, LedgersPage } from './pages/ledgers.js'
 import { LivePage } from './pages/live.js'
 import { MachinesPage } from './pages/machines.js'
 import { NodePage } from './pages/node.js'
@@ -27,7 +29,9 @@ const PAGES = [
   { path: 'transactions', name: 'Transactions', all: TransactionsPage, one: (id, params) => html`<${TransactionPage} key=${id} id=${id} params=${params} />` },
   { path: 'blocks', name: 'Blocks', all: BlocksPage, one: (height, params) => html`<${BlockPage} key=${height} height=${height} params=${params} />` },
   { path: 'channels', name: 'Channels', when: (node) => node?.tracker, all: ChannelsPage, one: (name, params) => html`<${ObjectPage} key=${name} name=${name} params=${params} />` },
+  { path: 'ledgers', name: 'Ledgers', when: (node) => node?.consortium, all: LedgersPage, one: (name, params) => html`<${LedgerPage} key=${name} name=${name} params=${params} />` },
   { path: 'machines', name: 'Machines', all: MachinesPage },
+  { path: 'bus', name: 'Bus', when: (node) => node?.bus, all: BusPage },
   { path: 'assets', one: (id, params) => html`<${AssetPage} key=${id} id=${id} params=${params} />` },
   { path: 'keys', one: (id, params) => html`<${KeyPage} key=${id} id=${id} params=${params} />` },
   { path: 'search', all: SearchPage },

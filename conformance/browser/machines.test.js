@@ -230,7 +230,7 @@ describe('a machine’s own page', () => {
       await tab.waitForFunction(() => document.querySelector('#status').innerText !== 'not connected')
       const reply = await fetch(`${town.robot.url}/orders?format=json`, { method: 'POST', body: '{"product":"laptop"}' })
       const order = await reply.json()
-      await tab.waitForFunction((id) => document.querySelector('#orders').innerText.includes(id), {}, order.uuid)
+      await tab.waitForFunction((id) => document.querySelector('#orders .id')?.title === id, {}, order.uuid)
       await tab.waitForFunction(() => document.querySelector('#activities').innerText.includes('waiting for tx'))
       const [wide, room] = await tab.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth])
       assert.ok(wide <= room, `${wide} wide in ${room}`)

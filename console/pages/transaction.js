@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useState } from '../vendor/hooks.js'
 import { Amount, Copy, Facts, html, Id, Kind, Panel, Source, Strange, Time, Title, Waiting } from '../widgets.js'
-import { Owners } from '../entries.js'
+import { Owners, What } from '../entries.js'
 import { bytes, grouped, short, visible } from '../format.js'
 import { data, text, useAnswer, useData } from '../node.js'
 import { to } from '../router.js'
@@ -57,7 +57,7 @@ function Committed({ id, value }) {
         event.body?.transaction && ['Moved by', html`<${Id} kind="transaction" value=${event.body.transaction} />`],
       ]} />
     </${Panel}>
-    ${isAsset ? html`<${Flow} id=${id} value=${value} /><${Text} id=${id} />` : html`<${Records} value=${value} />`}`
+    ${isAsset ? html`<${Flow} id=${id} value=${value} /><${Text} id=${id} />` : event.kind.startsWith('consortium.') ? html`<${Panel} title="What it did" wide><p class="part"><${What} event=${event} /></p><${Source} text=${JSON.stringify(event)} /></${Panel}>` : html`<${Records} value=${value} />`}`
 }
 
 /** Where units came from and where they went, as a drawing that turns into a list on a phone. */

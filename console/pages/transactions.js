@@ -14,6 +14,7 @@ const KINDS = [
   ['asset.create', 'Assets: create'],
   ['asset.transfer', 'Assets: transfer'],
   ['tracker', 'Tracker'],
+  ['consortium', 'Consortium'],
 ]
 
 /** One page of a list of entries that grows at its beginning: what was read stays where it was. */

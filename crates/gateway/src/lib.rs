@@ -32,7 +32,7 @@ pub use faucet::Faucet;
 pub use rate::Rate;
 pub use route::Route;
 pub use server::{Listener, Serves, serve};
-pub use settings::{Origins, Settings, Token};
+pub use settings::{BusOverview, Origins, Settings, Token};
 pub use tls::{TlsError, tls_config};
 pub use tracker::{BadRsaKey, TrackerKeys, TrackerLimits, TrackerSettings};
 

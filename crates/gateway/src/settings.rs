@@ -1,6 +1,6 @@
 //! What can be set about the gateway, and the defaults.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::{constant_time, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -72,6 +72,8 @@ pub struct Settings {
     pub metrics: Option<PrometheusHandle>,
     /// Gives units of a development token away; without it that path is unknown.
     pub faucet: Option<Faucet>,
+    /// What the service bus tells people who operate it; `None` where none runs beside the node.
+    pub bus: Option<BusOverview>,
 }
 
 impl Default for Settings {
@@ -104,7 +106,29 @@ impl Default for Settings {
             tracker: None,
             metrics: None,
             faucet: None,
+            bus: None,
         }
+    }
+}
+
+/// Looks at the service bus that runs beside the node, of which this crate knows nothing else.
+#[derive(Clone)]
+pub struct BusOverview(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl BusOverview {
+    /// `look` answers JSON, and `None` while the bus is not there.
+    pub fn new(look: impl Fn() -> Option<String> + Send + Sync + 'static) -> BusOverview {
+        BusOverview(Arc::new(look))
+    }
+
+    pub(crate) fn look(&self) -> Option<String> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for BusOverview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BusOverview")
     }
 }
 

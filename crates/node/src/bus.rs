@@ -213,6 +213,11 @@ impl LiveBus {
         self.reloader.handle.clone()
     }
 
+    /// The broker itself.
+    pub(crate) fn handle(&self) -> Handle {
+        self.reloader.handle.clone()
+    }
+
     pub(crate) async fn stop(self, within: Duration) {
         self.running.stop(within).await;
     }

@@ -3,11 +3,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use daybook_gateway::{Listener, Origins, Rate, Serves, Settings, Token, tls_config};
+use daybook_bus_gateway::Handle;
+use daybook_gateway::{BusOverview, Listener, Origins, Rate, Serves, Settings, Token, tls_config};
 use daybook_pipeline::{Node, Running, StartOptions};
 use daybook_store::disk::RealDisk;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -220,6 +221,14 @@ impl LiveNode {
         settings.tracker = tracker
             .as_ref()
             .map(|(keys, settings)| keys.gateway(settings));
+        // The bus is started after the gateway, which only looks at it.
+        let broker = Arc::new(OnceLock::<Handle>::new());
+        if bus_socket.is_some() {
+            let broker = broker.clone();
+            settings.bus = Some(BusOverview::new(move || {
+                Some(broker.get()?.overview().to_string())
+            }));
+        }
         let (stop_gateway, stopping) = oneshot::channel::<()>();
         let gateway = tokio::spawn(daybook_gateway::serve(
             listeners,
@@ -246,6 +255,8 @@ impl LiveNode {
             None => None,
         };
         if let Some(bus) = &bus {
+            // It is set once, here.
+            let _ = broker.set(bus.handle());
             listening.bus = Some(bus.address);
             listening.bus_key.clone_from(&bus.dev_key);
         }

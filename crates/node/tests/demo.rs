@@ -120,6 +120,12 @@ fn the_demo_plays_its_story_and_every_balance_adds_up() {
         "channel_settled",
         "payout",
         "payout_transfer",
+        "proposed",
+        "endorsed",
+        "committed",
+        "proposed",
+        "endorsed",
+        "committed",
         "answered",
     ];
     assert_eq!(names, [&product[..], &product[..], &rest[..]].concat());
@@ -128,7 +134,7 @@ fn the_demo_plays_its_story_and_every_balance_adds_up() {
         .iter()
         .map(|step| step["id"].as_str().unwrap())
         .collect();
-    assert_eq!(ids.len(), 8, "each step that commits has an id of its own");
+    assert_eq!(ids.len(), 14, "each step that commits has an id of its own");
     assert!(committed.iter().all(|step| step["position"].is_string()));
     let held = |who: &str| {
         let line = said

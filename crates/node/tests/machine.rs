@@ -714,6 +714,48 @@ async fn a_payment_that_is_handed_in_is_sent_on_by_the_machine() {
     );
 }
 
+// Items 14, 20 and 21.
+#[tokio::test]
+async fn no_provider_is_written_in_two_ways_and_work_begins_at_once() {
+    let mut town = Town::new().await;
+    for (name, none) in [("Robot", "false"), ("Other", "")] {
+        let robot = town.robot(name, &[("PROVIDER_URL", none), ("WORK_CMD", "/bin/true")]);
+        town.ready(&robot).await;
+        let mut wire = Wire::greeted(&robot).await;
+        let order = town.order(&robot).await;
+        let pay = robot.at(&format!(
+            "/orders/{}/payment",
+            order["uuid"].as_str().unwrap()
+        ));
+        let payment = town.payment(order["public_key"].as_str().unwrap().parse().unwrap(), 2);
+        let text = std::str::from_utf8(payment.canonical()).unwrap();
+        assert_eq!(town.post(&pay, &[], text).await.status, 202);
+        let (mut statuses, mut incomes) = (Vec::new(), 0);
+        while statuses
+            .last()
+            .is_none_or(|last| last != "waiting_for_order")
+        {
+            let (name, body) = wire.event().await;
+            incomes += usize::from(name == "tx_income");
+            if name == "status" {
+                statuses.push(body["status"].as_str().unwrap().to_owned());
+            }
+        }
+        statuses.dedup();
+        let wanted = [
+            "waiting_for_tx",
+            "waiting_for_tx_confirm",
+            "working",
+            "waiting_for_order",
+        ];
+        assert_eq!(
+            (statuses, incomes),
+            (wanted.map(str::to_owned).to_vec(), 1),
+            "`{none}`"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_work_hook_tells_its_progress_and_a_failing_one_is_refunded() {
     let mut town = Town::new().await;

@@ -71,6 +71,9 @@ const HIT_BYTES_MAX: usize = 400;
 const VEILED: &str = "Addresses and channels of the wallet tracker are shown to the operator: on the \
                       node's own machine, or with its token; to everybody if tracker.public_log is set";
 
+/// What somebody is told who asks about the service bus of others.
+const BUS_VEILED: &str = "The service bus is shown to the operator: on the node's own machine, or with its token";
+
 /// What a question came to: an answer's body, nothing under that name, or a bad question.
 type Found = Result<Option<Vec<u8>>, Wrong>;
 
@@ -107,7 +110,11 @@ pub(super) async fn answer(
     let facts = Facts {
         token_required: gateway.settings.write_token.is_some(),
         version: env!("CARGO_PKG_VERSION"),
+        bus: gateway.settings.bus.is_some(),
     };
+    if path == "bus" {
+        return bus(gateway, connection, request).await;
+    }
     let Some(turn) = gateway.lists.take(connection.peer).await else {
         return Err(unavailable("Too many lists are being read").into());
     };
@@ -138,6 +145,29 @@ pub(super) async fn answer(
 struct Facts {
     token_required: bool,
     version: &'static str,
+    /// A service bus runs beside the node.
+    bus: bool,
+}
+
+/// What goes on on the service bus. Names of services and of what they ask each other for are their
+/// operator's.
+async fn bus(
+    gateway: &Gateway,
+    connection: &Connection,
+    request: &Request<Incoming>,
+) -> Result<Reply, Refused> {
+    let Some(overview) = gateway.settings.bus.clone() else {
+        return Ok(not_found());
+    };
+    if !gate::operates(gateway, connection, request.headers()) {
+        return Err(refused(StatusCode::FORBIDDEN, BUS_VEILED).into());
+    }
+    // It waits for the broker, which is quick and never idle.
+    let looked = tokio::task::spawn_blocking(move || overview.look()).await;
+    Ok(match looked {
+        Ok(Some(body)) => json(StatusCode::OK, body),
+        _ => unavailable("The service bus is not there"),
+    })
 }
 
 struct Asker<'n> {
@@ -208,7 +238,12 @@ impl Asker<'_> {
             let (key, power) = (validator.key, validator.power);
             let _ = write!(out, "{comma}{{\"key\":\"{key}\",\"power\":{power}}}");
         }
-        out.extend_from_slice(b"],\"tracker\":");
+        let _ = write!(
+            out,
+            "],\"bus\":{},\"consortium\":{},\"tracker\":",
+            facts.bus,
+            store.consortium(|book| book.settings().is_some()),
+        );
         let tracker = store.tracker(|book| {
             let settings = book.settings()?;
             let (addresses, channels) = book.open_counts();

@@ -67,6 +67,8 @@ files! {
     "pages/asset.js" as "pages/asset.js": SCRIPT,
     "pages/key.js" as "pages/key.js": SCRIPT,
     "pages/channels.js" as "pages/channels.js": SCRIPT,
+    "pages/bus.js" as "pages/bus.js": SCRIPT,
+    "pages/ledgers.js" as "pages/ledgers.js": SCRIPT,
     "pages/machines.js" as "pages/machines.js": SCRIPT,
     "pages/search.js" as "pages/search.js": SCRIPT,
     "pages/submit.js" as "pages/submit.js": SCRIPT,

@@ -15,6 +15,13 @@ function element(name, text, className) {
   return made
 }
 
+/** An id with its middle left out; the whole of it is under the pointer. */
+function shortId(name, id) {
+  const made = element(name, id.length > 16 ? `${id.slice(0, 8)}…${id.slice(-6)}` : id, 'id')
+  made.title = id
+  return made
+}
+
 function showStatus(status, message) {
   const plate = byId('status')
   plate.dataset.status = status
@@ -59,7 +66,7 @@ async function showOrders() {
     const row = document.createElement('tr')
     row.append(
       element('td', new Date(order.created).toLocaleTimeString('en-GB')),
-      element('td', order.uuid, 'id'),
+      shortId('td', order.uuid),
       element('td', `${order.received} of ${order.value}`),
       element('td', ORDER_STATUSES[order.status] ?? String(order.status)),
     )
@@ -77,7 +84,7 @@ async function showInfo() {
     ['May pay', limits.payees?.join(', ') ?? 'its provider'],
   ]
   byId('info').replaceChildren(...lines.flatMap(([name, value]) =>
-    [element('dt', name), element('dd', String(value))]))
+    [element('dt', name), name === 'Token' ? shortId('dd', String(value)) : element('dd', String(value))]))
 }
 
 function take(event, body) {

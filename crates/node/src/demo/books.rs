@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
+    council::CONTAINER,
     story::wrong,
     town::{FILM_BYTES, QUANTUM_BYTES, QUANTUM_PRICE, ROLES, Town},
 };
@@ -128,6 +129,16 @@ pub(super) async fn reckon(town: &mut Town) -> Result<Books, Failure> {
                 holdings.transactions
             )));
         }
+    }
+    // The organisations' own copy of the ledger, against what the node serves.
+    let ledger = town.node(&format!("/api/v1/consortium/ledgers/{CONTAINER}"))?;
+    let served = town.ask(Method::GET, &ledger).await?;
+    let (size, root) = town.council.ledger().unwrap_or_default();
+    if served["size"] != size || served["root_hash"] != *root {
+        return Err(wrong(&format!(
+            "{CONTAINER} has {size} entries under {root} with its members, and {} under {} on the node",
+            served["size"], served["root_hash"]
+        )));
     }
     let latest = town.client.latest_block().await?;
     Ok(Books {

@@ -1,9 +1,10 @@
 //! `daybook demo`: a small town that trades by itself. A node with its console, two robots that make
 //! things, two providers that sell them energy, a shop that sells a file by the segment, a service on
-//! the bus, and a customer with some money.
+//! the bus, three organisations that share a container's ledger, and a customer with some money.
 
 mod books;
 mod children;
+mod council;
 mod story;
 mod town;
 mod witness;
@@ -79,6 +80,7 @@ async fn play(town: &mut Town, args: &Demo, began: Instant) -> Result<(), Failur
         return Ok(());
     }
     story::download(town).await?;
+    story::agree(town).await?;
     town.say_what_to_try();
     town.run_on().await
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use daybook_client::BookEvent;
+use daybook_client::{BookEvent, consortium::Outcome};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{
+    council::CONTAINER,
     text_of,
     town::{QUOTE, ROLES, Town},
     until,
@@ -29,6 +30,8 @@ pub(super) async fn play(town: &mut Town) -> Result<(), Failure> {
     heading(town, "A file is paid by the segment");
     download(town).await?;
     pay_out(town).await?;
+    heading(town, "Three organisations agree on what a container holds");
+    agree(town).await?;
     heading(town, "A service is asked over the bus");
     call(town).await
 }
@@ -231,6 +234,60 @@ async fn pay_out(town: &mut Town) -> Result<(), Failure> {
     let text = format!("they are the owner's, by a transfer: {amount}");
     step(town, "payout_transfer", Some(&transfer), &text);
     Ok(())
+}
+
+/// Three organisations open the ledger of a container and add to it: one proposes, the others agree.
+pub(super) async fn agree(town: &mut Town) -> Result<(), Failure> {
+    let opened = town.council.open(0).await?;
+    agree_on(town, 0, &opened, &format!("to open {CONTAINER}")).await?;
+    let appended = town.council.append(1).await?;
+    agree_on(town, 1, &appended, "to add a waybill").await?;
+    town.council.read().await?;
+    match town.council.ledger() {
+        Some((2, _)) => Ok(()),
+        other => Err(wrong(&format!("the ledger of {CONTAINER} is {other:?}"))),
+    }
+}
+
+async fn agree_on(
+    town: &mut Town,
+    proposer: usize,
+    proposal: &Outcome,
+    what: &str,
+) -> Result<(), Failure> {
+    let event = recorded(town, proposal).await?;
+    let text = format!("{} proposes {what}", town.council.name(proposer));
+    step(town, "proposed", Some(&event), &text);
+    let others: Vec<usize> = (0..town.council.size())
+        .filter(|member| *member != proposer)
+        .collect();
+    for (place, member) in others.iter().enumerate() {
+        let endorsed = town.council.endorse(*member, proposal).await?;
+        let event = recorded(town, &endorsed).await?;
+        let name = town.council.name(*member);
+        let (step_name, text) = match place + 1 == others.len() {
+            true => (
+                "committed",
+                format!("{name} agrees, and with that it is so"),
+            ),
+            false => ("endorsed", format!("{name} agrees")),
+        };
+        step(town, step_name, Some(&event), &text);
+    }
+    Ok(())
+}
+
+/// What the stream tells of an entry of the consortium's book, which must be what was answered.
+async fn recorded(town: &mut Town, outcome: &Outcome) -> Result<BookEvent, Failure> {
+    let event = town.witness().id(&outcome.entry.id()).await?;
+    let told = (event.position.height, event.position.index);
+    if told != (outcome.position.height, outcome.position.index) {
+        return Err(wrong(&format!(
+            "an entry was acknowledged at another place than {}",
+            event.position
+        )));
+    }
+    Ok(event)
 }
 
 /// A visitor asks over the bus, and the service answers.

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     children::{Children, Said},
+    council::{self, CONTAINER, Council},
     text_of, until,
     witness::Witness,
 };
@@ -103,6 +104,8 @@ pub(super) struct Town {
     pub(super) web: Web,
     pub(super) children: Children,
     pub(super) witness: Option<Witness>,
+    /// The organisations that share a ledger.
+    pub(super) council: Council,
     /// Where each of [`ROLES`] listens.
     pub(super) machines: Vec<Url>,
     pub(super) customer: PublicKey,
@@ -135,6 +138,7 @@ impl Town {
             ("tracker.spend_price", QUANTUM_PRICE.to_string()),
         ];
         let flags = flags.map(|(name, value)| (name.to_owned(), value));
+        council::prepare(folder, &folder.join("node"))?;
         let config = Config::from_settings(&Settings::load(&flags, [], None)?)?;
         let children = Children::new(folder)?;
         let [customer, owner] = ["customer.key", "owner.key"].map(|name| {
@@ -155,6 +159,7 @@ impl Town {
         keyfile::write_new(&path, format!("{key}\n").as_bytes(), 0o600)
             .map_err(|e| Failure::system(path.display(), &e))?;
         let client = Client::new(url.parse().expect("the node's own address is an address"))?;
+        let council = Council::new(&client, folder)?;
         Ok(Town {
             out,
             folder: folder.to_owned(),
@@ -163,6 +168,7 @@ impl Town {
             web,
             children,
             witness: None,
+            council,
             machines: Vec::new(),
             customer,
             owner,
@@ -448,6 +454,7 @@ impl Town {
              \n  {program} order {robot} --key {place}/customer.key --url {url}\
              \n  {program} events --from 0 --url {url}\
              \n  {program} channel fetch {shop} --key {place}/reader.key --known-trackers {place}/trackers.json --out film-2 --url {url}\
+             \n  {program} ledger show {CONTAINER} --url {url}\
              \n  {program} bus call {QUOTE} --key-file {place}/bus.key --url {bus}\
              \n  curl -X POST '{url}/send_tokens?address={}'\
              \n\nCtrl-C stops everything.",
