@@ -460,6 +460,29 @@ fn a_version_2_message_counts_once_for_one_command_and_for_five_minutes() {
     assert_eq!(ask(256, &v2(&house, &peer, 256, 3, address)), "replayed");
 }
 
+// Section 17.5: what makes a request idempotent is read from the message, not guessed from its bytes.
+#[test]
+fn a_repeated_version_2_request_has_the_same_bytes_however_it_is_written() {
+    let house = House::open();
+    let mut client = house.connect();
+    let peer = Peer::ed25519(1);
+    let opened = client.told(4, &peer.bare());
+    let address = json!({"address": opened["address"], "corrToken": "x"});
+    let plain = v2(&house, &peer, 64, 1, address);
+    let message = plain["message"].as_str().unwrap();
+    let written = peer.payload(&message.replace("\"nonce\"", "\"\\u006eonce\""));
+    assert_ne!(written["message"], plain["message"]);
+    let frame = json!({"cmd": 64, "corrToken": "x", "payload": written}).to_string();
+    client.send(&frame);
+    let first = client.text();
+    assert!(
+        first.contains("10000") && !first.contains("exData"),
+        "{first}"
+    );
+    client.send(&frame);
+    assert_eq!(client.text(), first);
+}
+
 // Item 49.
 #[test]
 fn the_best_parked_receipt_is_executed_at_the_lock() {

@@ -255,6 +255,12 @@ impl Entry {
         }
     }
 
+    /// Whether its request, sent again, is answered with this entry: the reply has the same bytes then
+    /// (section 17.5).
+    pub fn is_idempotent(&self) -> bool {
+        self.request_key().is_some()
+    }
+
     /// The name under which its request is found again, if that is idempotent.
     pub(super) fn request_key(&self) -> Option<[u8; 32]> {
         let (mark, request) = (self.mark()?, self.request()?);
