@@ -40,8 +40,13 @@ pub(crate) struct Turn {
 
 impl Turns {
     pub(crate) fn new(per_address_max: usize) -> Turns {
+        Turns::of(LISTS_MAX, per_address_max)
+    }
+
+    /// Turns at lists of another kind: `all_max` at once.
+    pub(crate) fn of(all_max: usize, per_address_max: usize) -> Turns {
         Turns {
-            all: Arc::new(Semaphore::new(LISTS_MAX)),
+            all: Arc::new(Semaphore::new(all_max)),
             of_addresses: Mutex::default(),
             per_address_max,
         }
@@ -103,6 +108,17 @@ mod tests {
         assert!(turns.take([10, 0, 2, 1].into()).await.is_none());
         held.clear();
         assert!(turns.take([10, 0, 2, 1].into()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_kind_of_lists_has_its_own_number_and_no_address_takes_all() {
+        let turns = Turns::of(4, 2);
+        let (one, other) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let mut held = Vec::new();
+        for peer in [one, one, other, other] {
+            held.push(turns.take(peer).await.expect("a share of two"));
+        }
+        assert!(turns.take([10, 0, 0, 3].into()).await.is_none());
     }
 
     #[tokio::test]

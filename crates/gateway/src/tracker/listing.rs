@@ -101,16 +101,8 @@ impl Filters<'_> {
     /// is not is a spend or income address.
     fn narrow_address(&self) -> Option<&str> {
         let addresses = [&self.listing.from, &self.listing.to];
-        addresses
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .find(|address| {
-                matches!(
-                    AddressKind::of(address),
-                    Some(AddressKind::Spend | AddressKind::Income)
-                )
-            })
+        let mut addresses = addresses.into_iter().flatten().map(String::as_str);
+        addresses.find(|address| is_narrow(address))
     }
 
     fn want(&self, record: &Record) -> bool {
@@ -120,6 +112,14 @@ impl Filters<'_> {
                 .caller
                 .is_none_or(|caller| record.owners().any(|owner| owner == caller))
     }
+}
+
+/// Whether few records name an address.
+pub(super) fn is_narrow(address: &str) -> bool {
+    matches!(
+        AddressKind::of(address),
+        Some(AddressKind::Spend | AddressKind::Income)
+    )
 }
 
 /// The text of a page. `cursor` stands on the first one.

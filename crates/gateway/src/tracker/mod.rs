@@ -28,12 +28,13 @@ use http::{Request, header};
 use hyper::body::Incoming;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::runtime::Handle;
 
 pub(crate) use info::info;
 
 use crate::{
     Rate,
+    assets::Turns,
     connection::Connection,
     gate::lists,
     rate::Rates,
@@ -47,11 +48,12 @@ use keys::Signer;
 /// a second; beyond it the oldest are forgotten early, which lets an attacker repeat a question.
 const NONCES_MAX: usize = 1 << 18;
 
-/// Listings that are made at once: each holds a thread and signs up to a thousand items.
+/// Listings that are made at once, past events of subscriptions among them: each holds a thread and signs up
+/// to a thousand items.
 const LISTINGS_MAX: usize = 4;
 
-/// How long a listing waits for others to end before the client is asked to come again.
-const LISTING_TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of these, those of one network: whoever asks for many waits for himself.
+const LISTINGS_PER_NETWORK_MAX: usize = 2;
 
 /// How long a reply to command 65536 stands: nobody signs that request, so it may not cost a signature
 /// each time.
@@ -112,7 +114,7 @@ pub(crate) struct Tracker {
     nonces: Mutex<Nonces>,
     signatures: listing::Signatures,
     /// Turns at making listings.
-    turns: Arc<Semaphore>,
+    turns: Turns,
     pushes: Arc<push::Pushes>,
     capabilities: Mutex<Option<(BlockTime, SignedData)>>,
     runtime: Handle,
@@ -133,7 +135,7 @@ impl Tracker {
             cursors: cursor::Cursors::default(),
             nonces: Mutex::new(Nonces::new(NONCES_MAX)),
             signatures: listing::Signatures::default(),
-            turns: Arc::new(Semaphore::new(LISTINGS_MAX)),
+            turns: Turns::of(LISTINGS_MAX, LISTINGS_PER_NETWORK_MAX),
             pushes: Arc::default(),
             capabilities: Mutex::default(),
             runtime: Handle::current(),
@@ -157,13 +159,10 @@ impl Tracker {
             .ok_or_else(|| Refusal::internal("the tracker is not open yet"))
     }
 
+    /// Whether an address is open. Asked on threads that serve sockets: the disk is not read.
     fn is_open(&self, store: &Store, address: &str, now: BlockTime) -> bool {
         Address::parse(address).is_ok_and(|address| {
-            let state = reads::ask(store, |book, history| {
-                book.address_state(&address, now, history).is_ok()
-            });
-            // As long as nobody knows, its place is taken.
-            state.unwrap_or(true)
+            store.tracker(|book| book.address_state(&address, now, &reads::Nothing).is_ok())
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use daybook_ledger::{
     BlockTime,
     block::Entry,
     tracker::{
-        self, Address, AddressKind, Cause, Code, Fact, History, IndexKey, KeyHash, Record, Refusal,
+        self, Address, AddressKind, Book, Cause, Code, Fact, IndexKey, KeyHash, Record, Refusal,
         Topic, reply,
     },
 };
@@ -40,8 +40,8 @@ use super::{
     answer::Caller,
     cursor::uuid,
     keys::Signer,
-    listing::{ItemSigner, Records, record_in, unreadable},
-    reads::ask,
+    listing::{ItemSigner, Records, is_narrow, record_in, unreadable},
+    reads::{Nothing, ask},
     session::{EVENTS_WAITING_MAX, Session},
 };
 use crate::server::{Phase, reached};
@@ -61,6 +61,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Locks that are told of in one look: more than that many objects do not end in one second of a tracker
 /// within its bounds.
 const EXPIRING_MAX: usize = 1 << 16;
+
+/// Locks that are looked at under one hold of the book, which the next block waits for.
+const EXPIRING_AT_ONCE: usize = 1_024;
 
 /// Past records of one subscription: 8 bytes each. Who has missed more than that reads the listing.
 const PAST_RECORDS_MAX: usize = 1 << 20;
@@ -145,16 +148,6 @@ impl From<Topic> for TopicKey {
             Topic::Address(address) => TopicKey::Address(address.into()),
             Topic::Channel(id) => TopicKey::Channel(id.into()),
             Topic::Owner(hash) => TopicKey::Owner(hash),
-        }
-    }
-}
-
-impl TopicKey {
-    fn index_key(&self) -> IndexKey<'_> {
-        match self {
-            TopicKey::Address(address) => IndexKey::Object(address),
-            TopicKey::Channel(id) => IndexKey::Object(id),
-            TopicKey::Owner(hash) => IndexKey::Owner(hash.0),
         }
     }
 }
@@ -429,11 +422,11 @@ impl Subscription {
         let found = self.read(move || own.past(from, to)).await;
         let past = match found {
             Some(Ok(past)) => past,
-            Some(Err(_)) => {
+            Some(Err(_)) if !self.is_over() => {
                 self.tell_lagged(from);
                 return false;
             }
-            None => return false,
+            Some(Err(_)) | None => return false,
         };
         let past = past.chunks(PAST_RECORDS_AT_ONCE).map(<[u64]>::to_vec);
         for numbers in past {
@@ -447,7 +440,7 @@ impl Subscription {
                 None => return false,
             };
             loop {
-                if self.is_over.load(Ordering::Relaxed) || !self.session.has_room().await {
+                if self.is_over() || !self.session.has_room().await {
                     return false;
                 }
                 if self.session.offer(&frames) {
@@ -460,19 +453,28 @@ impl Subscription {
         true
     }
 
-    /// Reads the disk in turn. `None` when the node is stopping.
+    /// Nobody listens any more.
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed) || self.session.is_gone()
+    }
+
+    /// Reads the disk in turn, as listings do: of all subscriptions of a connection one at a time, and of
+    /// all connections of a network so many. `None` when nobody listens any more.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let turn = self
-            .session
-            .tracker
-            .turns
-            .clone()
-            .acquire_owned()
-            .await
-            .ok()?;
+        let (session, peer) = (&self.session, self.session.connection.peer);
+        let _own = session.listing.acquire().await.ok()?;
+        let turn = loop {
+            if self.is_over() {
+                return None;
+            }
+            // It waits for as long as it takes; a listing has a client that waits, too.
+            if let Some(turn) = session.tracker.turns.take(peer).await {
+                break turn;
+            }
+        };
         let result = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             read()
@@ -481,13 +483,16 @@ impl Subscription {
     }
 
     /// The numbers of records after `from` and up to `to` that it may see, oldest first.
-    fn past(&self, from: u64, to: u64) -> Result<Vec<u64>, Refusal> {
-        let store = self.session.store();
+    fn past(self: &Arc<Subscription>, from: u64, to: u64) -> Result<Vec<u64>, Refusal> {
+        let until = Instant::now() + self.session.gateway.settings.list_timeout;
+        let own = self.clone();
+        let is_wanted = move || Instant::now() < until && !own.is_over();
+        let store = self.session.store().while_wanted(is_wanted.clone());
         let mut found = Vec::new();
         for topic in &self.topics {
-            let mut is_too_long = false;
+            let (key, mut is_too_long) = (self.index_key(topic), false);
             store
-                .tracker_entries(topic.index_key(), Order::NewestFirst, &mut |_, entry| {
+                .tracker_entries(key, Order::NewestFirst, &mut |_, entry| {
                     let records = entry.records();
                     for record in records {
                         if record.seq > from
@@ -500,16 +505,29 @@ impl Subscription {
                     }
                     is_too_long = found.len() > PAST_RECORDS_MAX;
                     let is_older = records.first().is_some_and(|record| record.seq <= from);
-                    !is_older && !is_too_long && !self.session.is_gone()
+                    !is_older && !is_too_long
                 })
                 .map_err(|error| unreadable(&error))?;
-            if is_too_long {
+            // What was not looked through to its end is not the past.
+            if is_too_long || !is_wanted() {
                 return Err(Refusal::new(Code::Lagged, "too far behind"));
             }
         }
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// The narrowest index that has all records of a topic that it may see: a wallet is in very many that
+    /// are not its own.
+    fn index_key<'t>(&self, topic: &'t TopicKey) -> IndexKey<'t> {
+        match topic {
+            TopicKey::Address(address) if !self.sees_all && !is_narrow(address) => {
+                IndexKey::Owner(self.caller.0)
+            }
+            TopicKey::Address(name) | TopicKey::Channel(name) => IndexKey::Object(name),
+            TopicKey::Owner(hash) => IndexKey::Owner(hash.0),
+        }
     }
 
     fn frames(&self, numbers: &[u64]) -> Result<Vec<Bytes>, Refusal> {
@@ -660,47 +678,68 @@ async fn remind(tracker: &Arc<Tracker>, node: &Node, looked: BlockTime, now: Blo
     if tracker.pushes.0.lock().by_topic.is_empty() {
         return;
     }
-    let later = |time: BlockTime| BlockTime(time.0.saturating_add(EXPIRING_MS));
-    let locks: Vec<Lock> = node.store().tracker(|book| {
-        let locking = book.locking(later(looked), later(now), EXPIRING_MAX);
-        let lock = |(timelock, name): (u64, Arc<str>)| {
-            if let Some(channel) = book.open_channel(&name, now) {
-                return Some(Lock {
-                    timelock,
-                    is_channel: true,
-                    owners: vec![channel.payer, channel.payee],
-                    addresses: vec![channel.contract.from.clone(), channel.contract.to.clone()],
-                    name,
-                });
+    let (tracker, node) = (tracker.clone(), node.clone());
+    // Looking at many locks takes time that belongs to nobody's socket. A panic there is told by its own log.
+    let _ = tokio::task::spawn_blocking(move || {
+        let later = |time: BlockTime| BlockTime(time.0.saturating_add(EXPIRING_MS));
+        let (mut after, until) = (later(looked), later(now));
+        let (mut told, mut at_once) = (0, EXPIRING_AT_ONCE);
+        while told < EXPIRING_MAX {
+            let (locks, count, place) = node.store().tracker(|book| {
+                let (locking, place) = piece(book.locking(after, until, at_once), at_once);
+                let count = locking.len();
+                let locks = locking.into_iter();
+                let locks: Vec<Lock> = locks.filter_map(|one| Lock::of(book, one, now)).collect();
+                (locks, count, place)
+            });
+            let due: Vec<Due> = {
+                let all = tracker.pushes.0.lock();
+                let due = locks.into_iter().filter_map(|lock| lock.due(&all));
+                due.collect()
+            };
+            if !due.is_empty() {
+                let now = node.now().max(node.store().tip().time);
+                tell(&tracker, node.store(), now, &due);
             }
-            let address = Address::parse(&name).ok()?;
-            let state = book.address_state(&address, now, &Nothing).ok()?;
-            Some(Lock {
-                timelock,
-                is_channel: false,
-                owners: vec![state.owner],
-                addresses: Vec::new(),
-                name,
-            })
-        };
-        locking.into_iter().filter_map(lock).collect()
-    });
-    let due = {
-        let all = tracker.pushes.0.lock();
-        locks
-            .into_iter()
-            .filter_map(|lock| lock.due(&all))
-            .collect()
-    };
-    tell_all(tracker, node, due).await;
+            told += count;
+            match place {
+                Place::End => break,
+                Place::Behind(lock) => (after, at_once) = (BlockTime(lock), EXPIRING_AT_ONCE),
+                Place::SameAgain => at_once *= 2,
+            }
+        }
+    })
+    .await;
 }
 
-/// What is open needs no history.
-struct Nothing;
+/// Where a walk over locks goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// That was all.
+    End,
+    /// Behind this lock.
+    Behind(u64),
+    /// From the same place on, with more at once: that many have the same lock.
+    SameAgain,
+}
 
-impl History for Nothing {
-    fn newest(&self, _: IndexKey<'_>) -> Option<Arc<tracker::Entry>> {
-        None
+/// What of `locking`, of which `at_once` were asked for, can be told: more may have the last one's lock, which
+/// is told with them or not at all.
+fn piece(mut locking: Vec<(u64, Arc<str>)>, at_once: usize) -> (Vec<(u64, Arc<str>)>, Place) {
+    let Some((last, _)) = locking.last().filter(|_| locking.len() >= at_once) else {
+        return (locking, Place::End);
+    };
+    let last = *last;
+    if at_once >= EXPIRING_MAX {
+        return (locking, Place::Behind(last));
+    }
+    locking.retain(|(lock, _)| *lock < last);
+    match locking.last() {
+        Some((lock, _)) => {
+            let place = Place::Behind(*lock);
+            (locking, place)
+        }
+        None => (locking, Place::SameAgain),
     }
 }
 
@@ -731,6 +770,28 @@ fn is_near(lock: &Lock, looked: BlockTime) -> bool {
 }
 
 impl Lock {
+    /// The lock of what is open under a name.
+    fn of(book: &Book, (timelock, name): (u64, Arc<str>), now: BlockTime) -> Option<Lock> {
+        if let Some(channel) = book.open_channel(&name, now) {
+            return Some(Lock {
+                timelock,
+                is_channel: true,
+                owners: vec![channel.payer, channel.payee],
+                addresses: vec![channel.contract.from.clone(), channel.contract.to.clone()],
+                name,
+            });
+        }
+        let address = Address::parse(&name).ok()?;
+        let state = book.address_state(&address, now, &Nothing).ok()?;
+        Some(Lock {
+            timelock,
+            is_channel: false,
+            owners: vec![state.owner],
+            addresses: Vec::new(),
+            name,
+        })
+    }
+
     /// Who is to be told. State may be asked for by any key, and so may this.
     fn due(self, all: &Subscriptions) -> Option<Due> {
         let own = if self.is_channel {
@@ -845,6 +906,47 @@ impl Due {
                 append_text(&mut text, pem);
                 text.push(b'}');
                 Some((kind, String::from_utf8(text).ok()?))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Walks locks as `remind` does, and says how often the book was asked.
+    fn walk(locks: &[u64], mut at_once: usize) -> (Vec<u64>, usize) {
+        let (mut after, mut told, mut asked) = (0, Vec::new(), 0);
+        let first = at_once;
+        loop {
+            let locking = locks.iter().filter(|lock| **lock > after).take(at_once);
+            let locking = locking.map(|lock| (*lock, Arc::from(""))).collect();
+            asked += 1;
+            let (told_now, place) = piece(locking, at_once);
+            told.extend(told_now.iter().map(|(lock, _)| *lock));
+            match place {
+                Place::End => return (told, asked),
+                Place::Behind(lock) => (after, at_once) = (lock, first),
+                Place::SameAgain => at_once *= 2,
+            }
+        }
+    }
+
+    #[test]
+    fn locks_are_looked_at_in_pieces_and_each_is_told_once_though_many_are_the_same() {
+        for locks in [
+            &[][..],
+            &[1],
+            &[1, 2, 3, 4, 5, 6, 7],
+            &[1, 2, 2, 2, 2, 2, 3],
+            &[4, 4, 4, 4, 4, 4, 4, 4],
+            &[1, 1, 2, 2, 3, 3],
+        ] {
+            for at_once in [1, 2, 3, 100] {
+                let (told, asked) = walk(locks, at_once);
+                assert_eq!(told, locks, "{at_once} at once");
+                assert!(asked <= 2 * locks.len() + 1);
             }
         }
     }

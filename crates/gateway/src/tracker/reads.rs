@@ -11,6 +11,15 @@ use super::listing::unreadable;
 /// channel names one object.
 const TRIES_MAX: usize = 4;
 
+/// No history: for questions about what is open, which the book has in memory.
+pub(super) struct Nothing;
+
+impl History for Nothing {
+    fn newest(&self, _: IndexKey<'_>) -> Option<Arc<Entry>> {
+        None
+    }
+}
+
 /// Asks the book. It is locked meanwhile, and history lies on disk: what the question wants of it is read
 /// between two tries.
 ///

@@ -227,6 +227,11 @@ impl House {
         }
     }
 
+    /// From now on the disk refuses to read, or gives again.
+    pub fn fail_reads(&self, fail: bool) {
+        self.disk.fail_reads(fail);
+    }
+
     pub fn sequence(&self) -> u64 {
         self.node.store().tracker(|book| book.sequence())
     }

@@ -389,6 +389,68 @@ fn one_network_opens_so_many_addresses_and_no_more() {
 }
 
 #[test]
+fn whether_an_address_of_a_network_is_still_open_is_not_asked_of_the_disk() {
+    let house = House::with(Change {
+        gateway: |tracker| {
+            tracker.limits.exempt_loopback = false;
+            tracker.limits.open_spends_per_network = 2;
+        },
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let peers: Vec<Peer> = (1..4).map(Peer::ed25519).collect();
+    let first = client.told(4, &peers[0].bare());
+    client.told(4, &peers[1].bare());
+    client.told(64, &peers[0].about(json!({"address": first["address"]})));
+    house.fail_reads(true);
+    client.told(4, &peers[2].bare());
+    house.fail_reads(false);
+}
+
+#[test]
+fn frames_that_are_no_requests_count_as_well() {
+    let pace = Change {
+        gateway: |tracker| {
+            tracker.limits.frames = Some(Rate {
+                per_second: 0.001,
+                burst: 3.0,
+            });
+        },
+        ..Change::default()
+    };
+    let network = Change {
+        node: |settings| {
+            // The upgrade is a request, too.
+            settings.rate = Some(Rate {
+                per_second: 0.001,
+                burst: 4.0,
+            });
+        },
+        ..Change::default()
+    };
+    for change in [pace, network] {
+        let house = House::with(change);
+        let mut client = house.connect();
+        let frames = [
+            (r#"{"cmd":3,"corrToken":"x","payload":{}}"#, "bad_command"),
+            ("nonsense", "bad_json"),
+            (r#"{"cmd":65536,"corrToken":"x","payload":{"v":[1,2]}}"#, ""),
+            ("nonsense", "rate_limited"),
+            (
+                r#"{"cmd":65536,"corrToken":"x","payload":{"v":[1,2]}}"#,
+                "rate_limited",
+            ),
+            (r#"{"cmd":3,"corrToken":"x","payload":{}}"#, "rate_limited"),
+        ];
+        for (frame, code) in frames {
+            client.send(frame);
+            let reply = client.reply();
+            assert_eq!(reply["code"].as_str().unwrap_or_default(), code, "{frame}");
+        }
+    }
+}
+
+#[test]
 fn replies_of_many_requests_at_once_all_come() {
     let house = House::open();
     let mut client = house.connect();

@@ -1,6 +1,6 @@
 //! Subscriptions (item 48, section 17.4).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -102,6 +102,46 @@ fn a_subscriber_that_comes_back_hears_everything_it_missed_in_order() {
         .map(|_| listener.event()["seq"].as_u64().unwrap())
         .collect();
     assert_eq!(again, seen);
+}
+
+#[test]
+fn a_subscriber_hears_of_the_wallet_what_touched_its_own_key() {
+    let house = House::open();
+    let mut client = house.connect();
+    let (peer, other) = (Peer::ed25519(1), Peer::ed25519(2));
+    let wallet = house.get("/api/v1/tracker").1["address"].clone();
+    let mut seen = Vec::new();
+    for opener in [&peer, &other, &peer] {
+        client.told(4, &opener.bare());
+        seen.push(house.sequence());
+    }
+    let mut listener = house.connect();
+    subscribe(&mut listener, &peer, json!([{"address": wallet}]), Some(0));
+    for sequence in [seen[0], seen[2]] {
+        let event = listener.event();
+        assert_eq!(
+            (&event["event"], &event["seq"]),
+            (&json!("address.opened"), &json!(sequence))
+        );
+    }
+}
+
+#[test]
+fn a_past_that_takes_too_long_to_find_is_given_up_and_said_so() {
+    let house = House::with(Change {
+        node: |settings| settings.list_timeout = Duration::ZERO,
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let peer = Peer::ed25519(1);
+    client.told(2, &peer.bare());
+    let mut listener = house.connect();
+    subscribe(&mut listener, &peer, json!([{"pk": peer.pem}]), Some(0));
+    let event = listener.event();
+    assert_eq!(
+        (&event["event"], &event["seq"]),
+        (&json!("lagged"), &json!(0))
+    );
 }
 
 #[test]
