@@ -53,35 +53,44 @@ pub(super) fn freeze(
     if listing.status.is_some_and(|status| status != EXECUTED) || matches!(tx_type, Some(Err(_))) {
         return Ok(frozen(Rows::Some(Arc::from([]))));
     }
-    // The narrowest index that every wanted record is found in.
-    let key = if let Some(channel) = &listing.channel {
-        IndexKey::Object(channel)
+    // The narrowest index that every wanted record is found in. Records without a channel or without an end
+    // are wanted where a field is empty, and no index has them under that.
+    fn named(field: &Option<String>) -> Option<&str> {
+        field.as_deref().filter(|text| !text.is_empty())
+    }
+    let keys = if let Some(channel) = named(&listing.channel) {
+        vec![IndexKey::Object(channel)]
     } else if let Some(address) = filters.narrow_address() {
-        IndexKey::Object(address)
+        vec![IndexKey::Object(address)]
     } else if !public {
-        IndexKey::Owner(caller.0)
+        vec![IndexKey::Owner(caller.0)]
     } else if let Some(Ok(code)) = tx_type {
-        IndexKey::Type(code)
-    } else if let Some(address) = listing.from.as_deref().or(listing.to.as_deref()) {
-        IndexKey::Object(address)
+        vec![IndexKey::Type(code)]
+    } else if let Some(address) = named(&listing.from).or(named(&listing.to)) {
+        vec![IndexKey::Object(address)]
+    } else if listing.channel.is_some() || listing.from.is_some() || listing.to.is_some() {
+        // Every type of record is a bit of a byte.
+        (0..u8::BITS).map(|bit| IndexKey::Type(1 << bit)).collect()
     } else {
         return Ok(frozen(Rows::All(last)));
     };
     let mut rows: Vec<u64> = Vec::new();
-    let mut is_too_long = false;
-    store
-        .tracker_entries(key, Order::OldestFirst, &mut |_, entry| {
-            let wanted = entry.records().iter().filter(|record| filters.want(record));
-            rows.extend(wanted.map(|record| record.seq));
-            is_too_long = rows.len() > ROWS_MAX;
-            !is_too_long && !is_abandoned()
-        })
-        .map_err(|error| unreadable(&error))?;
-    if is_too_long {
-        return Err(Refusal::new(
-            Code::RateLimited,
-            format!("more than {ROWS_MAX} rows: ask for fewer with `fields`"),
-        ));
+    for key in keys {
+        let mut is_too_long = false;
+        store
+            .tracker_entries(key, Order::OldestFirst, &mut |_, entry| {
+                let wanted = entry.records().iter().filter(|record| filters.want(record));
+                rows.extend(wanted.map(|record| record.seq));
+                is_too_long = rows.len() > ROWS_MAX;
+                !is_too_long && !is_abandoned()
+            })
+            .map_err(|error| unreadable(&error))?;
+        if is_too_long {
+            return Err(Refusal::new(
+                Code::RateLimited,
+                format!("more than {ROWS_MAX} rows: ask for fewer with `fields`"),
+            ));
+        }
     }
     rows.sort_unstable();
     rows.dedup();

@@ -1,6 +1,6 @@
 //! Listings and their cursors (items 36 to 39, section 17.11).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -166,6 +166,34 @@ fn a_listing_shows_only_what_touches_the_callers_key_unless_the_log_is_public() 
         0
     );
     assert_eq!(total(json!({"fields": {"tx_type": {"value": 512}}})), 0);
+}
+
+#[test]
+fn a_listing_by_an_empty_field_finds_the_records_that_leave_it_empty() {
+    let house = many(|tracker| tracker.public_log = true);
+    let mut client = house.connect();
+    let peer = Peer::ed25519(1);
+    open_incomes(&mut client, &peer, 2);
+    let mut total = |name: &str| {
+        let fields = json!({"fields": {name: {"value": ""}}});
+        client.told(1024, &peer.about(fields))["_meta"]["totalCount"].clone()
+    };
+    // A deposit comes from no address of the tracker's.
+    assert_eq!(total("from"), 1);
+    assert_eq!(total("channel_id"), 3);
+    assert_eq!(total("to"), 0);
+}
+
+#[test]
+fn a_listing_that_takes_too_long_is_given_up_and_says_so() {
+    let house = House::with(Change {
+        node: |settings| settings.list_timeout = Duration::ZERO,
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let peer = Peer::ed25519(1);
+    client.told(2, &peer.bare());
+    assert_eq!(client.refused(1024, &peer.about(json!({}))), "rate_limited");
 }
 
 // Item 39.
