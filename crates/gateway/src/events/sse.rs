@@ -48,7 +48,8 @@ pub(super) fn stream(
     };
     let gateway = gateway.clone();
     let mut cursor = Cursor::new(gateway.clone(), follower, sender.shown.shares_frames());
-    tokio::spawn(async move {
+    let serving = gateway.clone();
+    serving.streams.spawn(async move {
         let _present = gateway.meters.subscriber();
         let mut sender = sender;
         let mut phase = gateway.phase.clone();
