@@ -88,19 +88,25 @@ pub(crate) fn write(
     state: &RwLock<State>,
     before: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<Header, StoreError> {
+    // The books must be of one height, so blocks wait until they are written down. That takes less time and
+    // memory than a copy of all their trees.
     let (start, tracker, consortium) = {
         let state = state.read();
-        (state.mark, state.tracker.clone(), state.consortium.clone())
+        let State {
+            tracker,
+            consortium,
+            mark,
+            ..
+        } = &*state;
+        // Most ledgers have no tracker and no consortium; the book of one that is not open is left out.
+        let tracker = tracker.settings().map(|_| tracker.encode());
+        let consortium = consortium.settings().map(|_| consortium.encode());
+        (
+            *mark,
+            tracker.unwrap_or_default(),
+            consortium.unwrap_or_default(),
+        )
     };
-    // Most ledgers have no tracker and no consortium; the book of one that is not open is left out.
-    let tracker = tracker
-        .settings()
-        .map(|_| tracker.encode())
-        .unwrap_or_default();
-    let consortium = consortium
-        .settings()
-        .map(|_| consortium.encode())
-        .unwrap_or_default();
     let temporary = dir.join("checkpoint.tmp");
     let file = disk.create(&temporary).at(&temporary)?;
     let mut offset = HEADER_BYTES as u64;
@@ -110,7 +116,7 @@ pub(crate) fn write(
     loop {
         piece.clear();
         piece.resize(8, 0);
-        // The lock is held for one chunk at a time, so that blocks hardly wait. Chunks added later hold
+        // The lock is held for one chunk at a time, so that blocks hardly wait for outputs. Chunks added later hold
         // only outputs that are newer than `start`.
         let count = {
             let state = state.read();
