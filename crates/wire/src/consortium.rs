@@ -4,7 +4,7 @@ use std::{borrow::Cow, io::Write};
 
 use daybook_ledger::{
     BlockTime, Height, Position, TransactionId,
-    block::BlockHash,
+    block::Genesis,
     consortium::{
         Body, Code, Did, Effect, Entry, Ledger, Member, Outcome, Progress, ProposalStatus, Refusal,
         Settings, TreeHash, canon, canon_object,
@@ -107,10 +107,8 @@ fn append_place(out: &mut Vec<u8>, position: Position, entry: &Entry) {
 /// What the network is, and how far it is.
 #[derive(Debug)]
 pub struct Facts {
-    /// The hash of its genesis.
-    pub network: BlockHash,
-    /// The chain's name.
-    pub chain: String,
+    /// How its chain began: whose hash its name is.
+    pub genesis: Genesis,
     /// Its rules, once it has members.
     pub settings: Option<Settings>,
     /// Members, present and removed.
@@ -131,8 +129,23 @@ impl Facts {
     /// The answer.
     pub fn body(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        let _ = write!(out, "{{\"network\":\"{}\",\"chain\":", self.network);
-        append_text(&mut out, &self.chain);
+        let genesis = &self.genesis;
+        let _ = write!(
+            out,
+            "{{\"network\":\"{}\",\"genesis\":{{\"chain\":",
+            genesis.hash()
+        );
+        append_text(&mut out, &genesis.chain);
+        let _ = write!(out, ",\"time\":{},\"validators\":[", genesis.time.0);
+        for (place, validator) in genesis.validators.iter().enumerate() {
+            let comma = if place == 0 { "" } else { "," };
+            let _ = write!(
+                out,
+                "{comma}{{\"public_key\":\"{}\",\"power\":{}}}",
+                validator.key, validator.power
+            );
+        }
+        out.extend_from_slice(b"]}");
         let _ = write!(
             out,
             ",\"founded\":{},\"settings\":",

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use daybook_ledger::{
     BlockTime, Height, Position,
-    block::BlockHash,
+    block::{Genesis, Validator},
     consortium::{Admission, Code, Documents, Entry, Refusal, Settings},
 };
 use serde::Deserialize;
@@ -56,11 +56,24 @@ struct RawRefusal {
 #[derive(Deserialize)]
 struct RawNetwork {
     network: String,
-    chain: String,
+    genesis: RawGenesis,
     settings: Option<RawSettings>,
     height: u64,
     block_time: u64,
     now: u64,
+}
+
+#[derive(Deserialize)]
+struct RawGenesis {
+    chain: String,
+    time: u64,
+    validators: Vec<RawValidator>,
+}
+
+#[derive(Deserialize)]
+struct RawValidator {
+    public_key: String,
+    power: u64,
 }
 
 #[derive(Deserialize)]
@@ -127,8 +140,22 @@ pub(super) fn ledger_page(body: &Bytes) -> Result<LedgerPage, Error> {
 
 pub(super) fn network(body: &Bytes) -> Result<Network, Error> {
     let raw: RawNetwork = json(body)?;
-    let mut network = [0; 32];
-    hex(&raw.network, &mut network)?;
+    let validators = raw.genesis.validators.into_iter().map(|validator| {
+        let key = validator.public_key.parse();
+        Ok(Validator {
+            key: key.map_err(|_| Error::protocol("a validator without a key"))?,
+            power: validator.power,
+        })
+    });
+    let genesis = Genesis {
+        chain: raw.genesis.chain,
+        time: BlockTime(raw.genesis.time),
+        validators: validators.collect::<Result<_, Error>>()?,
+    };
+    let network = genesis.hash();
+    if network.to_string() != raw.network {
+        return Err(Error::protocol("a network that is not its genesis's hash"));
+    }
     let settings = raw.settings.map(|settings| {
         let admission = match &*settings.admission {
             "validators" => Admission::Validators,
@@ -143,8 +170,8 @@ pub(super) fn network(body: &Bytes) -> Result<Network, Error> {
         })
     });
     Ok(Network {
-        network: BlockHash(network),
-        chain: raw.chain,
+        network,
+        genesis,
         settings: settings.transpose()?,
         height: Height(raw.height),
         block_time: BlockTime(raw.block_time),
@@ -169,21 +196,10 @@ fn position(text: &str) -> Result<Position, Error> {
     read().ok_or_else(|| Error::protocol("a place that is not `height.index`"))
 }
 
-fn hex(text: &str, into: &mut [u8; 32]) -> Result<(), Error> {
-    let wrong = || Error::protocol("a network that is not 64 hexadecimal digits");
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return Err(wrong());
-    }
-    for (byte, pair) in into.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |at: usize| {
-            pair.get(at)
-                .and_then(|digit| char::from(*digit).to_digit(16))
-        };
-        let (high, low) = digit(0).zip(digit(1)).ok_or_else(wrong)?;
-        *byte = (high * 16 + low) as u8;
-    }
-    Ok(())
+/// The code and the sentence of an answer that refuses, whoever's the code is.
+pub(super) fn coded(body: &Bytes) -> Option<(String, String)> {
+    let raw: RawRefusal = serde_json::from_slice(body).ok()?;
+    Some((raw.code, raw.message))
 }
 
 #[cfg(test)]

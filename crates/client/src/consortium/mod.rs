@@ -20,18 +20,20 @@
 
 mod answer;
 mod follow;
+mod notices;
 
 use std::time::Instant;
 
 use bytes::Bytes;
 use daybook_ledger::{
     BlockTime, Height, Position, TransactionId,
-    block::BlockHash,
+    block::{BlockHash, Genesis},
     consortium::{Did, Entry, Refusal, Request, Settings},
 };
 use http::{Method, StatusCode};
 
 pub use follow::FollowedEntries;
+pub use notices::NoticeRefused;
 
 use crate::{
     Client, Error,
@@ -114,8 +116,8 @@ pub struct LedgerEntry {
 pub struct Network {
     /// What requests name it by: the hash of its genesis.
     pub network: BlockHash,
-    /// The chain's name.
-    pub chain: String,
+    /// How its chain began, which has that hash. Its validators found the network.
+    pub genesis: Genesis,
     /// The network's rules; `None` until it has members.
     pub settings: Option<Settings>,
     /// Height of the newest block.

@@ -48,8 +48,7 @@ pub(super) fn facts(node: &Node) -> Reply {
     let tip = store.tip();
     let now = node.now();
     let facts = store.consortium(|book| Facts {
-        network: genesis.hash(),
-        chain: genesis.chain.clone(),
+        genesis: genesis.clone(),
         settings: book.settings().cloned(),
         members: book.members().count(),
         ledgers: book.ledger_count(),
