@@ -139,6 +139,7 @@ impl BusBuilder {
             taken,
             orders: orders.downgrade(),
             calls: HashMap::new(),
+            calls_made: 0,
             subscriptions: Vec::new(),
             acks: HashMap::new(),
             next_ack: 1,
@@ -368,6 +369,8 @@ struct Driver {
     taken: mpsc::Receiver<Order>,
     orders: mpsc::WeakSender<Order>,
     calls: HashMap<String, OpenCall>,
+    /// Calls made so far.
+    calls_made: u64,
     subscriptions: Vec<Open>,
     acks: HashMap<u64, oneshot::Sender<Result<Value, ServiceError>>>,
     next_ack: u64,
@@ -378,6 +381,8 @@ struct Driver {
 }
 
 struct OpenCall {
+    /// Its place among all calls, which is the order in which they are repeated.
+    place: u64,
     request: Value,
     reply: Reply,
     answers: mpsc::UnboundedSender<Result<Value, ServiceError>>,
@@ -419,6 +424,7 @@ impl Driver {
             if self.closing.take().is_some() {
                 return;
             }
+            let before = self.id.borrow().clone();
             let mut pause = PAUSE_FIRST;
             socket = loop {
                 let share = rand::rng().random_range(0.5..1.0);
@@ -436,6 +442,9 @@ impl Driver {
                     Err(error) => tracing::debug!(%error, "the bus is away"),
                 }
             };
+            if *before != **self.id.borrow() {
+                self.give_up_calls();
+            }
             if self.resume(&mut socket).await.is_err() {
                 continue;
             }
@@ -557,14 +566,32 @@ impl Driver {
         }
     }
 
-    /// Makes subscriptions again and repeats what was not answered.
+    /// Under another id the broker does not know which requests came before: one that somebody has done
+    /// already would be done twice. Those that may be are repeated; the others end.
+    fn give_up_calls(&mut self) {
+        let lost = self
+            .calls
+            .extract_if(|_, call| call.request["retry"] != true);
+        for (_, call) in lost {
+            let gone =
+                "the connection was lost before the answer, and the broker knows it no longer";
+            let error = ServiceError::new("recipient_gone", 502, gone);
+            // Whoever asked may have stopped waiting.
+            let _ = call.answers.send(Err(error));
+            end(&call);
+        }
+    }
+
+    /// Makes subscriptions again and repeats what was not answered, in the order in which it was asked.
     async fn resume(&mut self, socket: &mut Socket) -> Result<(), Error> {
         let bodies: Vec<Value> = self.subscriptions.iter().map(|s| s.body.clone()).collect();
         for body in bodies {
             self.emit(socket, "_service:api:request:subscribe", &body, None)
                 .await?;
         }
-        let requests: Vec<Value> = self.calls.values().map(|c| c.request.clone()).collect();
+        let mut calls: Vec<&OpenCall> = self.calls.values().collect();
+        calls.sort_unstable_by_key(|call| call.place);
+        let requests: Vec<Value> = calls.iter().map(|call| call.request.clone()).collect();
         for mut request in requests {
             request["sender_id"] = (&**self.id.borrow()).into();
             self.emit(socket, "api:request", &request, None).await?;
@@ -648,10 +675,12 @@ impl Driver {
                 let mut sent = request.clone();
                 sent["sender_id"] = (&**self.id.borrow()).into();
                 let call = OpenCall {
+                    place: self.calls_made,
                     request,
                     reply,
                     answers,
                 };
+                self.calls_made += 1;
                 self.calls.insert(request_id, call);
                 self.feed(socket, "api:request", &sent, None).await
             }
@@ -887,4 +916,127 @@ fn random_hex() -> String {
         .unwrap_or_default();
     let number: u128 = rand::rng().random();
     format!("{}:{number:032x}", since.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A broker's end of one connection.
+    struct Broker(WebSocketStream<TcpStream>);
+
+    impl Broker {
+        /// Takes a client in, under this id.
+        async fn welcome(listener: &TcpListener, id: &str) -> Broker {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut broker = Broker(tokio_tungstenite::accept_async(stream).await.unwrap());
+            broker.say("0{}".to_owned()).await;
+            assert_eq!(broker.hear().await, "40/communication,");
+            broker.emit("shake_who", json!({})).await;
+            broker.event("shake_i_am").await;
+            let named = json!({"id": id, "resume_token": "t"});
+            broker.emit("shake_id", named).await;
+            broker.event("shake_ready").await;
+            broker.emit("shake_online", json!({})).await;
+            broker
+        }
+
+        async fn say(&mut self, text: String) {
+            self.0.send(Message::Text(text.into())).await.unwrap();
+        }
+
+        async fn emit(&mut self, event: &str, body: Value) {
+            let list = json!([event, body]);
+            self.say(format!("42/communication,{list}")).await;
+        }
+
+        async fn hear(&mut self) -> String {
+            let message = self.0.next().await.unwrap().unwrap();
+            message.into_text().unwrap().to_string()
+        }
+
+        /// The body of the next event, which has this name.
+        async fn event(&mut self, name: &str) -> Value {
+            let text = self.hear().await;
+            let list = text.trim_start_matches(|c| c != '[');
+            let mut list: Vec<Value> = serde_json::from_str(list).unwrap();
+            assert_eq!(list[0], name, "{text}");
+            list.pop().unwrap()
+        }
+
+        /// Answers the next request with its own name, which is told.
+        async fn answer(&mut self) -> String {
+            let mut request = self.event("api:request").await;
+            let name = request["name"].as_str().unwrap().to_owned();
+            request["data"] = json!(name);
+            request["recipient_id"] = json!("worker");
+            self.emit("api:response", request).await;
+            name
+        }
+    }
+
+    /// Calls without an answer when the connection breaks, as far as they are repeated on the next one,
+    /// and how each of them ends.
+    async fn repeated(next_id: &str) -> (Vec<String>, Vec<Result<Value, BusError>>) {
+        const CALLS: [(&str, bool); 4] = [("a", false), ("b", true), ("c", false), ("d", true)];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = listener.local_addr().unwrap();
+        let endpoint = format!("http://{place}").parse().unwrap();
+        let connecting = Bus::builder(endpoint, "caller", BusKey("k".to_owned())).connect();
+        let (bus, mut broker) = tokio::join!(connecting, Broker::welcome(&listener, "first"));
+        let bus = bus.unwrap();
+        let mut calls = Vec::new();
+        for (name, retry) in CALLS {
+            let bus = bus.clone();
+            calls.push(tokio::spawn(async move {
+                let how = Call {
+                    retry,
+                    ..Call::default()
+                };
+                bus.call(name, &Value::Null, how).await
+            }));
+            assert_eq!(broker.event("api:request").await["name"], name);
+        }
+        drop(broker);
+        let mut broker = Broker::welcome(&listener, next_id).await;
+        let count = match next_id {
+            "first" => CALLS.len(),
+            _ => CALLS.iter().filter(|(_, retry)| *retry).count(),
+        };
+        let mut order = Vec::new();
+        for _ in 0..count {
+            order.push(broker.answer().await);
+        }
+        let mut ends = Vec::new();
+        for call in calls {
+            ends.push(call.await.unwrap());
+        }
+        (order, ends)
+    }
+
+    #[tokio::test]
+    async fn under_the_same_id_all_calls_are_repeated_in_their_order() {
+        let (order, ends) = repeated("first").await;
+        assert_eq!(order, ["a", "b", "c", "d"]);
+        assert!(ends.iter().all(Result::is_ok), "{ends:?}");
+    }
+
+    #[tokio::test]
+    async fn under_another_id_only_calls_that_may_be_done_twice_are_repeated() {
+        let (order, ends) = repeated("second").await;
+        assert_eq!(order, ["b", "d"]);
+        for (place, end) in ends.iter().enumerate() {
+            match end {
+                Ok(name) => assert_eq!(name, ["a", "b", "c", "d"][place]),
+                Err(BusError::Answered(error)) => {
+                    assert!([0, 2].contains(&place));
+                    assert_eq!(error.code, "recipient_gone");
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
 }
