@@ -528,25 +528,38 @@ impl Hub {
     fn check_key(self: &Arc<Hub>, conn: ConnId, name: String, key: String) {
         let hub = self.clone();
         tokio::spawn(async move {
-            let verdict = match hub.keyring.remembered(&name, &key) {
+            let changes = hub.keyring.changes();
+            let mut verdict = match hub.keyring.remembered(&name, &key) {
                 Some(grant) => KeyVerdict::Granted(grant),
                 None => hub.compare(name, key).await,
             };
             let mut random = [0; 32];
             if aws_lc_rs::rand::fill(&mut random).is_err() {
                 tracing::error!("no randomness for an id");
-                return hub.handle(Event::KeyChecked {
-                    conn,
-                    verdict: KeyVerdict::Busy,
-                    random,
-                });
+                verdict = KeyVerdict::Busy;
             }
-            hub.handle(Event::KeyChecked {
-                conn,
-                verdict,
-                random,
-            });
+            hub.key_checked(conn, verdict, changes, random);
         });
+    }
+
+    /// Tells the core what a key is worth. Keys are replaced first and revoked in the core behind that, so
+    /// under the core's lock a verdict is from before both or its keys are the ones of now.
+    fn key_checked(
+        self: &Arc<Hub>,
+        conn: ConnId,
+        verdict: KeyVerdict,
+        changes: u64,
+        random: [u8; 32],
+    ) {
+        let _runtime = self.runtime.enter();
+        let state = &mut *self.state.lock();
+        let event = Event::KeyChecked {
+            conn,
+            verdict: self.keyring.still(changes, verdict),
+            random,
+        };
+        state.bus.handle(self.now(), event);
+        self.perform(state, None);
     }
 
     async fn compare(&self, name: String, key: String) -> KeyVerdict {

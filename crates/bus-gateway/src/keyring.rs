@@ -1,12 +1,19 @@
 //! Services and their keys (service bus, section 3). A key is known by its Argon2id hash only.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
-use daybook_bus::{Grant, Limits, Pattern};
+use daybook_bus::{Grant, KeyVerdict, Limits, Pattern};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +120,8 @@ pub struct Keyring {
     entries: RwLock<Vec<Arc<Entry>>>,
     /// Digests of name and key that were right, made with a secret of this process.
     known: Mutex<HashMap<[u8; 32], Arc<Grant>>>,
+    /// How often other keys were taken.
+    changes: AtomicU64,
     secret: [u8; 32],
 }
 
@@ -134,6 +143,7 @@ impl Keyring {
         Ok(Keyring {
             entries: RwLock::new(read(keys)?),
             known: Mutex::new(HashMap::new()),
+            changes: AtomicU64::new(0),
             secret,
         })
     }
@@ -157,7 +167,22 @@ impl Keyring {
             .collect();
         *entries = new;
         self.known.lock().clear();
+        self.changes.fetch_add(1, Ordering::AcqRel);
         Ok(gone)
+    }
+
+    /// How often other keys were taken until now.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// A verdict that was begun after so many changes, as far as it still holds: of one that other keys
+    /// overtook nobody knows, and its client asks again.
+    pub(crate) fn still(&self, changes: u64, verdict: KeyVerdict) -> KeyVerdict {
+        match self.changes() == changes {
+            true => verdict,
+            false => KeyVerdict::Busy,
+        }
     }
 
     /// The grant of a name and key that were right before.
@@ -271,6 +296,37 @@ mod tests {
         assert_eq!(ring.replace(&[]).unwrap(), ["k"]);
         assert!(ring.remembered("grid.a", &made.text).is_none());
         assert!(ring.check("grid.a", &made.text).is_none());
+    }
+
+    #[test]
+    fn a_verdict_that_other_keys_overtook_lets_nobody_in_and_sends_nobody_away() {
+        let made = new_key(None).unwrap();
+        let keys = [key("k", "grid", &made.hash)];
+        let ring = Keyring::new(&keys).unwrap();
+        let before = ring.changes();
+        let grant = ring.check("grid", &made.text).unwrap();
+        let granted = KeyVerdict::Granted(grant);
+        assert!(matches!(
+            ring.still(before, granted.clone()),
+            KeyVerdict::Granted(_)
+        ));
+        assert!(matches!(
+            ring.still(before, KeyVerdict::Wrong),
+            KeyVerdict::Wrong
+        ));
+        for keys in [&[][..], &keys] {
+            ring.replace(keys).unwrap();
+            for verdict in [granted.clone(), KeyVerdict::Wrong] {
+                assert!(matches!(ring.still(before, verdict), KeyVerdict::Busy));
+            }
+        }
+        // A change that makes no sense changes nothing.
+        let before = ring.changes();
+        ring.replace(&[key("k", "grid", "plain text")]).unwrap_err();
+        assert!(matches!(
+            ring.still(before, granted),
+            KeyVerdict::Granted(_)
+        ));
     }
 
     #[test]
