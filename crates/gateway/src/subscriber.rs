@@ -9,7 +9,10 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use daybook_ledger::{Height, Position};
 use daybook_pipeline::{FollowError, Follower, Published};
-use daybook_wire::websocket::{write_ping, write_text};
+use daybook_wire::{
+    events,
+    websocket::{write_ping, write_text},
+};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{self, Instant, MissedTickBehavior};
 
@@ -44,16 +47,24 @@ pub(crate) trait Feed: Send + Sync + 'static {
     }
 
     /// Whether the stream has a heartbeat even for those who asked for no notices.
-    fn always_beats(&self) -> bool;
+    fn always_beats(&self) -> bool {
+        true
+    }
 
     /// Writes the heartbeat: everything before `next` was delivered.
-    fn head(&self, out: &mut Vec<u8>, next: Position);
+    fn head(&self, out: &mut Vec<u8>, next: Position) {
+        events::head(out, next);
+    }
 
     /// Writes the notice that everything before `next` was delivered and the subscriber is live.
-    fn caught_up(&self, out: &mut Vec<u8>, next: Position);
+    fn caught_up(&self, out: &mut Vec<u8>, next: Position) {
+        events::caught_up(out, next);
+    }
 
     /// Writes the notice that the subscriber is `behind` blocks behind.
-    fn lagging(&self, out: &mut Vec<u8>, behind: u64);
+    fn lagging(&self, out: &mut Vec<u8>, behind: u64) {
+        events::lagging(out, behind);
+    }
 }
 
 pub(crate) struct Subscriber<F> {

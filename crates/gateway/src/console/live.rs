@@ -68,22 +68,6 @@ impl Feed for Live {
         write_text(&mut frame, &summary(&published.block, self.0));
         (frame.into(), 1)
     }
-
-    fn always_beats(&self) -> bool {
-        true
-    }
-
-    fn head(&self, out: &mut Vec<u8>, next: Position) {
-        events::head(out, next);
-    }
-
-    fn caught_up(&self, out: &mut Vec<u8>, next: Position) {
-        events::caught_up(out, next);
-    }
-
-    fn lagging(&self, out: &mut Vec<u8>, behind: u64) {
-        events::lagging(out, behind);
-    }
 }
 
 /// A block in a few words: heading, how many entries of which kind, and the last of them.

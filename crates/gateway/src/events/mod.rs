@@ -158,20 +158,4 @@ impl Feed for EventFeed {
     fn shares_frames(&self) -> bool {
         self.0.shares_frames()
     }
-
-    fn always_beats(&self) -> bool {
-        true
-    }
-
-    fn head(&self, out: &mut Vec<u8>, next: Position) {
-        events::head(out, next);
-    }
-
-    fn caught_up(&self, out: &mut Vec<u8>, next: Position) {
-        events::caught_up(out, next);
-    }
-
-    fn lagging(&self, out: &mut Vec<u8>, behind: u64) {
-        events::lagging(out, behind);
-    }
 }
