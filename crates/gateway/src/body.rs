@@ -1,6 +1,7 @@
 //! Bodies: reading a request's within bounds, sending an answer whole or in pieces.
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -8,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
@@ -37,6 +38,7 @@ enum Content {
         first: Bytes,
         rest: mpsc::Receiver<Piece>,
     },
+    Guest(UnsyncBoxBody<Bytes, io::Error>),
 }
 
 /// A piece of an answer that is made while it is sent; an error breaks the connection off, so that
@@ -52,6 +54,14 @@ impl Body {
     pub(crate) fn whole(bytes: Bytes) -> Body {
         Body {
             content: Content::Whole(bytes),
+            ..Body::default()
+        }
+    }
+
+    /// The body of a guest's answer.
+    pub(crate) fn of_guest(body: UnsyncBoxBody<Bytes, io::Error>) -> Body {
+        Body {
+            content: Content::Guest(body),
             ..Body::default()
         }
     }
@@ -89,6 +99,13 @@ impl HttpBody for Body {
                     Some(Ok(std::mem::take(first)))
                 }
             }
+            Content::Guest(body) => match Pin::new(body).poll_frame(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => None,
+                // Trailers are nothing that a guest sends.
+                Poll::Ready(Some(Ok(frame))) => Some(Ok(frame.into_data().unwrap_or_default())),
+                Poll::Ready(Some(Err(_))) => Some(Err(Broken)),
+            },
         };
         match (&frame, &self.meters) {
             (Some(Ok(bytes)), Some(meters)) => meters.sent_bytes(bytes.len()),
@@ -103,6 +120,7 @@ impl HttpBody for Body {
             Content::Empty => true,
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Pieces { .. } => false,
+            Content::Guest(body) => body.is_end_stream(),
         }
     }
 
@@ -111,6 +129,7 @@ impl HttpBody for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Pieces { .. } => SizeHint::default(),
+            Content::Guest(body) => body.size_hint(),
         }
     }
 }

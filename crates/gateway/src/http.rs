@@ -27,6 +27,26 @@ pub(crate) async fn answer(
     began: Instant,
 ) -> Result<Reply, Infallible> {
     let in_flight = connection.begin();
+    let guest = gateway.settings.guest.as_ref().filter(|guest| {
+        connection.endpoint.serves == Serves::Api && guest.takes(request.uri().path())
+    });
+    if let Some(guest) = guest.cloned() {
+        let head = (request.method(), request.headers());
+        let checked = gate::check(&gateway, &connection, None, head.0, head.1, began);
+        let secure = connection.endpoint.is_secure();
+        let mut reply = match checked {
+            Err(Refused(reply)) => *reply,
+            Ok(()) => {
+                let answered = guest.answer(request, connection.peer, secure).await;
+                answered.map(Body::of_guest)
+            }
+        };
+        gateway.meters.request(None, reply.status(), began.elapsed());
+        let body = reply.body_mut();
+        body.in_flight = Some(in_flight);
+        body.meters = Some(gateway.meters.clone());
+        return Ok(reply);
+    }
     let origin = request.headers().get(header::ORIGIN).cloned();
     let found = Route::find(request.uri().path())
         .filter(|(route, _)| connection.endpoint.serves == Serves::Api || route.streams());

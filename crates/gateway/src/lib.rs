@@ -14,6 +14,7 @@ mod consortium;
 mod events;
 mod faucet;
 mod gate;
+mod guest;
 mod http;
 mod machines;
 mod meters;
@@ -29,6 +30,7 @@ mod tracker;
 mod websocket;
 
 pub use faucet::Faucet;
+pub use guest::{Guest, GuestAnswer};
 pub use rate::Rate;
 pub use route::Route;
 pub use server::{Listener, Serves, serve};

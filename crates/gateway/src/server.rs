@@ -92,6 +92,13 @@ pub(crate) struct Endpoint {
     tls: Option<TlsAcceptor>,
 }
 
+impl Endpoint {
+    /// Whether its connections are encrypted.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+}
+
 /// What all connections share.
 pub(crate) struct Gateway {
     pub(crate) node: Node,

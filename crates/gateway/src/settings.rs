@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use aws_lc_rs::{constant_time, digest};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{Faucet, Rate, TrackerSettings};
+use crate::{Faucet, Guest, Rate, TrackerSettings};
 
 /// How the gateway runs. The defaults suit a node that only its own machine reaches.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub struct Settings {
     pub write_token: Option<Token>,
     /// The wallet tracker; `None` where no tracker runs.
     pub tracker: Option<TrackerSettings>,
+    /// What answers further paths of the main listener, such as the gateways of a consortium's members.
+    pub guest: Option<Arc<dyn Guest>>,
     /// Renders `/metrics`; without it that path is unknown.
     pub metrics: Option<PrometheusHandle>,
     /// Gives units of a development token away; without it that path is unknown.
@@ -104,6 +106,7 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(10),
             write_token: None,
             tracker: None,
+            guest: None,
             metrics: None,
             faucet: None,
             bus: None,

@@ -98,8 +98,8 @@ impl Hosted {
     }
 
     /// Stops all members.
-    pub async fn stop(self) {
-        for member in self.members {
+    pub async fn stop(&self) {
+        for member in &self.members {
             member.stop().await;
         }
     }

@@ -12,6 +12,7 @@ use daybook_ledger::{
     block::Genesis,
     consortium::{Did, EndorserRules, Policy, Prover},
 };
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle, time};
 
 use crate::{
@@ -190,7 +191,7 @@ impl Shared {
 /// A member that runs.
 pub struct Member {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Member {
@@ -249,7 +250,10 @@ impl Member {
             tokio::spawn(health::listen(shared.clone())),
         ];
         operation::resume_all(&shared)?;
-        Ok(Member { shared, tasks })
+        Ok(Member {
+            shared,
+            tasks: Mutex::new(tasks),
+        })
     }
 
     /// Its name.
@@ -271,10 +275,11 @@ impl Member {
     }
 
     /// Stops in good order: what is under way is taken up at the next start.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         self.shared.stop.send_replace(true);
-        for task in &mut self.tasks {
-            if time::timeout(STOP_WITHIN, &mut *task).await.is_err() {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for mut task in tasks {
+            if time::timeout(STOP_WITHIN, &mut task).await.is_err() {
                 task.abort();
             }
         }

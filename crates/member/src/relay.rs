@@ -4,7 +4,8 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -44,7 +45,10 @@ pub type IsKeyOf = Box<dyn Fn(Did, &PublicKey) -> bool + Send + Sync>;
 
 /// The relay of a node.
 pub struct Relay {
-    file: Database,
+    path: PathBuf,
+    /// Made when there is something to keep.
+    file: OnceLock<Database>,
+    making: Mutex<()>,
     network: BlockHash,
     is_key_of: IsKeyOf,
     /// Tells this run's passing notices from those of another.
@@ -79,25 +83,44 @@ impl fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Opens the relay's file, or makes it.
+    /// Opens the relay's file, if there is one; it is made when there is something to keep.
     ///
     /// # Errors
-    /// When it is damaged or cannot be made.
+    /// When it is damaged or in use.
     pub fn open(path: &Path, network: BlockHash, is_key_of: IsKeyOf) -> Result<Relay, DiskError> {
-        let file = Database::create(path)
-            .map_err(|error| DiskError(format!("{}: {error}", path.display())))?;
-        let change = file.begin_write()?;
-        change.open_table(KEPT)?;
-        change.open_table(KNOWN)?;
-        change.commit()?;
-        Ok(Relay {
-            file,
+        let relay = Relay {
+            path: path.to_owned(),
+            file: OnceLock::new(),
+            making: Mutex::default(),
             network,
             is_key_of,
             id: hex::encode(random::<8>()),
             state: Mutex::default(),
             changed: watch::Sender::new(0),
-        })
+        };
+        if path.exists() {
+            relay.made()?;
+        }
+        Ok(relay)
+    }
+
+    /// The file, made if need be.
+    fn made(&self) -> Result<&Database, DiskError> {
+        let _making = self.making.lock();
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let failed =
+            |error: &dyn fmt::Display| DiskError(format!("{}: {error}", self.path.display()));
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
+        }
+        let file = Database::create(&self.path).map_err(|error| failed(&error))?;
+        let change = file.begin_write()?;
+        change.open_table(KEPT)?;
+        change.open_table(KNOWN)?;
+        change.commit()?;
+        Ok(self.file.get_or_init(|| file))
     }
 
     /// Takes a notice. One that is kept is on disk when this returns. Blocks on the disk.
@@ -150,7 +173,7 @@ impl Relay {
     }
 
     fn keep(&self, name: &str, bytes: &Bytes) -> Result<(), DiskError> {
-        let change = self.file.begin_write()?;
+        let change = self.made()?.begin_write()?;
         {
             let mut known = change.open_table(KNOWN)?;
             if known.get(name)?.is_some() {
@@ -178,15 +201,17 @@ impl Relay {
             notices: Vec::new(),
         };
         let mut bytes = 0;
-        let table = self.file.begin_read()?.open_table(KEPT)?;
-        for row in table.range(after.kept.saturating_add(1)..)? {
-            let (number, notice) = row?;
-            if found.notices.len() >= FETCH_MAX || bytes > FETCH_BYTES_MAX {
-                break;
+        if let Some(file) = self.file.get() {
+            let table = file.begin_read()?.open_table(KEPT)?;
+            for row in table.range(after.kept.saturating_add(1)..)? {
+                let (number, notice) = row?;
+                if found.notices.len() >= FETCH_MAX || bytes > FETCH_BYTES_MAX {
+                    break;
+                }
+                bytes += notice.value().len();
+                found.next.kept = number.value();
+                found.notices.push(Bytes::copy_from_slice(notice.value()));
             }
-            bytes += notice.value().len();
-            found.next.kept = number.value();
-            found.notices.push(Bytes::copy_from_slice(notice.value()));
         }
         let state = self.state.lock();
         let first = state.passed - state.passing.len() as u64;
@@ -219,7 +244,10 @@ impl Relay {
 
     fn last_kept(&self) -> u64 {
         let last = || -> Result<u64, DiskError> {
-            let table = self.file.begin_read()?.open_table(KEPT)?;
+            let Some(file) = self.file.get() else {
+                return Ok(0);
+            };
+            let table = file.begin_read()?.open_table(KEPT)?;
             Ok(table.last()?.map_or(0, |(number, _)| number.value()))
         };
         last().unwrap_or(u64::MAX)

@@ -14,9 +14,11 @@ use crate::{
     failure::Failure,
     keyfile,
     machine::MachineArgs,
+    member::MemberCommand,
     order::Order,
     passphrase::Source,
     settings::{Kind, TABLE},
+    user::UserCommand,
 };
 
 /// A ledger node in one program: BigchainDB and Planetmint clients create and transfer assets on it
@@ -93,6 +95,12 @@ pub(crate) enum Verb {
     Backup(Backup),
     /// Make a data directory of a backup, after checking all of it
     Restore(Restore),
+    /// An organisation in a consortium: its identity, its endorser and its gateway
+    #[command(subcommand)]
+    Member(MemberCommand),
+    /// Who may use a member's gateway
+    #[command(subcommand)]
+    User(UserCommand),
     /// Run a machine that takes orders and is paid
     Machine(Box<MachineArgs>),
     /// Order at a machine and pay
@@ -641,9 +649,9 @@ pub(crate) struct ServiceAdd {
     pub(crate) settings: SettingFlags,
 }
 
-/// How a command reaches the bus, and as whom.
+/// Where the bus is.
 #[derive(Debug, Args)]
-pub(crate) struct BusFlags {
+pub(crate) struct Broker {
     /// Address of the bus
     #[arg(
         long,
@@ -652,15 +660,21 @@ pub(crate) struct BusFlags {
         default_value = "http://127.0.0.1:9001"
     )]
     pub(crate) url: Endpoint,
+}
+
+/// How a command reaches the bus, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct BusFlags {
+    #[command(flatten)]
+    pub(crate) broker: Broker,
     /// Name of this service
     #[arg(long, env = "DAYBOOK_BUS_NAME", default_value = "daybook-cli")]
     pub(crate) name: String,
     /// File with the service's key; - reads it from standard input
     #[arg(long, env = "DAYBOOK_BUS_KEY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) key_file: PathBuf,
-    /// PEM file with the certificates to trust instead of the public roots
-    #[arg(long, env = "DAYBOOK_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) authorities: Authorities,
 }
 
 #[derive(Debug, Args)]
@@ -737,14 +751,8 @@ pub(crate) struct BusSubscribe {
 
 #[derive(Debug, Args)]
 pub(crate) struct BusServices {
-    /// Address of the bus
-    #[arg(
-        long,
-        env = "DAYBOOK_BUS_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:9001"
-    )]
-    pub(crate) url: Endpoint,
+    #[command(flatten)]
+    pub(crate) broker: Broker,
     #[command(flatten)]
     pub(crate) trust: Trust,
 }
@@ -780,6 +788,13 @@ pub(crate) struct Trust {
     /// File with the bearer token for writes
     #[arg(long, env = "DAYBOOK_TOKEN_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) authorities: Authorities,
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Args)]
+pub(crate) struct Authorities {
     /// PEM file with the certificates to trust instead of the public roots
     #[arg(long, env = "DAYBOOK_CA_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca_file: Option<PathBuf>,

@@ -20,6 +20,8 @@ mod keys;
 mod ledger_command;
 mod log;
 mod machine;
+mod member;
+mod member_network;
 mod node;
 mod order;
 mod out;
@@ -31,6 +33,7 @@ mod start;
 mod stream;
 mod tracker;
 mod tx;
+mod user;
 
 use std::{future::Future, process::ExitCode};
 
@@ -106,6 +109,8 @@ fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), F
             let config = Config::from_settings(&load(&args.settings)?)?;
             backup::restore(&args, &config, out)
         }
+        Verb::Member(command) => member::run(&command, out),
+        Verb::User(command) => user::run(&command, out),
         Verb::Machine(args) => serve(machine::run(&args, seed, out)),
         Verb::Order(args) => ask(order::run(&args, out)),
         Verb::Demo(args) => serve(demo::run(&args, out)),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use daybook_bus_gateway::Handle;
-use daybook_gateway::{BusOverview, Listener, Origins, Rate, Serves, Settings, Token, tls_config};
+use daybook_gateway::{BusOverview, Guest, Listener, Origins, Rate, Serves, Settings, Token, tls_config};
 use daybook_pipeline::{Node, Running, StartOptions};
 use daybook_store::disk::RealDisk;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -25,7 +25,9 @@ use crate::{
     control::Control,
     datadir::{DataDir, Lock},
     failure::{Exit, Failure},
-    faucet, tracker,
+    faucet,
+    member::House,
+    tracker,
 };
 
 /// How often what the metrics recorder gathered is put in order, so that it does not grow between
@@ -49,6 +51,7 @@ pub(crate) struct LiveNode {
     gateway: JoinHandle<std::io::Result<()>>,
     stop_gateway: oneshot::Sender<()>,
     bus: Option<LiveBus>,
+    house: Option<Arc<House>>,
     control: Option<Control>,
     upkeep: JoinHandle<()>,
     stop_within: Duration,
@@ -221,6 +224,23 @@ impl LiveNode {
         settings.tracker = tracker
             .as_ref()
             .map(|(keys, settings)| keys.gateway(settings));
+        let house = match config.consortium.is_some() {
+            true => {
+                let origin = listening.http_url(listening.http);
+                let source = &config.key_passphrase;
+                match House::open(&config.data_dir, &node, &origin, source).await {
+                    Ok(house) => Some(Arc::new(house)),
+                    Err(failure) => {
+                        if let Ok(Err(error)) = blocking(move || running.stop()).await {
+                            tracing::error!(%error, "the ledger did not close in order");
+                        }
+                        return Err(failure);
+                    }
+                }
+            }
+            false => None,
+        };
+        settings.guest = house.clone().map(|house| house as Arc<dyn Guest>);
         // The bus is started after the gateway, which only looks at it.
         let broker = Arc::new(OnceLock::<Handle>::new());
         if bus_socket.is_some() {
@@ -281,6 +301,7 @@ impl LiveNode {
             gateway,
             stop_gateway,
             bus,
+            house,
             control,
             upkeep,
             stop_within,
@@ -317,6 +338,9 @@ impl LiveNode {
         // The bus first: what it still has to answer may need the ledger.
         if let Some(bus) = self.bus {
             bus.stop(left() / STOP_SHARE_OF_BUS).await;
+        }
+        if let Some(house) = &self.house {
+            house.stop().await;
         }
         let _ = self.stop_gateway.send(());
         if !self.gateway.is_finished() && timeout(left(), self.gateway).await.is_err() {

@@ -125,6 +125,22 @@ impl Source {
     }
 }
 
+/// A new password of a user, typed twice at the terminal.
+pub(crate) fn new_password(user: &str) -> Result<Zeroizing<String>, Failure> {
+    let asked = |question: &str| {
+        ask(question).map_err(|_| {
+            Failure::usage(format!(
+                "there is no terminal to ask for the password of {user}: name a file with it, or - for standard input"
+            ))
+        })
+    };
+    let first = asked(&format!("new password of {user}: "))?;
+    if first.bytes() != asked("the same again: ")?.bytes() {
+        return Err(Failure::usage("the two passwords differ"));
+    }
+    Ok(first.0)
+}
+
 fn missing(what: &str) -> Failure {
     Failure::usage(format!(
         "{what} and there is no passphrase: name a file with it, set {VARIABLE}, or use a terminal"
