@@ -44,6 +44,8 @@ const PROBES: usize = 200;
 const PROBE_BYTES: usize = 4096;
 /// How long the stream may lag behind the last acknowledgement before the run counts as failed.
 const STREAM_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at how far the signing is: more often than anybody can see.
+const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// One connection's share of the work.
 struct Share {
@@ -109,17 +111,17 @@ async fn measure(args: &Bench, client: &Client, flush: Vec<u64>, out: Out) -> Re
     };
     let mut progress = out.progress("signing");
     let signed = Arc::new(AtomicU64::new(0));
-    let work = {
+    let mut work = std::pin::pin!({
         let signed = signed.clone();
-        tokio::spawn(blocking(move || sign(clients, chains, total, &signed)))
+        blocking(move || sign(clients, chains, total, &signed))
+    });
+    let mut redraw = tokio::time::interval(REDRAW_EVERY);
+    let shares = loop {
+        tokio::select! {
+            shares = &mut work => break shares??,
+            _ = redraw.tick() => progress.set(signed.load(Ordering::Relaxed), total as u64),
+        }
     };
-    while !work.is_finished() {
-        progress.set(signed.load(Ordering::Relaxed), total as u64);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let shares = work
-        .await
-        .map_err(|e| Failure::new(Exit::System, format!("an internal error: {e}")))???;
     drop(progress);
     let transfers: usize = shares.iter().map(|share| share.transfers.len()).sum();
     let bytes: usize = shares

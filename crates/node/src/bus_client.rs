@@ -36,8 +36,8 @@ pub(crate) async fn run(args: Verb, out: Out) -> Result<(), Failure> {
 
 async fn connect(flags: &BusFlags) -> Result<Bus, Failure> {
     let key = read_key(&flags.key_file)?;
-    let mut builder = Bus::builder(flags.url.clone(), &flags.name, BusKey::new(&key));
-    if let Some(path) = &flags.ca_file {
+    let mut builder = Bus::builder(flags.broker.url.clone(), &flags.name, BusKey::new(&key));
+    if let Some(path) = &flags.authorities.ca_file {
         builder = builder.ca_file(path);
     }
     Ok(builder.connect().await?)
@@ -212,7 +212,7 @@ async fn subscribe(args: &BusSubscribe, out: Out) -> Result<(), Failure> {
 }
 
 async fn services(args: &BusServices, out: Out) -> Result<(), Failure> {
-    let client = crate::remote::builder(&args.url, &args.trust)?.build()?;
+    let client = crate::remote::builder(&args.broker.url, &args.trust)?.build()?;
     let answer: Value = daybook_client::bus::services(&client).await?;
     let Some(all) = answer["result"].as_object() else {
         return Err(Failure::new(

@@ -151,7 +151,7 @@ impl Acknowledged {
 }
 
 #[test]
-fn a_node_killed_under_load_loses_nothing_that_it_acknowledged() {
+fn item_63_a_node_killed_under_load_loses_nothing_that_it_acknowledged() {
     let number = |name: &str| {
         std::env::var(name)
             .ok()
@@ -303,7 +303,7 @@ async fn finish(
         "no transaction was committed twice"
     );
 
-    let seen = transactions.up_to(tip).await;
+    let seen = transactions.all(committed.len()).await;
     let seen: Vec<(Position, TransactionId)> = seen
         .into_iter()
         .map(|frame| match frame {
@@ -318,7 +318,7 @@ async fn finish(
         "the follower saw every transaction once, in order"
     );
     let heights: Vec<u64> = blocks
-        .up_to(tip)
+        .all(tip as usize)
         .await
         .iter()
         .map(|f| f.height().0)
@@ -429,24 +429,12 @@ fn spawn_follower(mut follow: Follow) -> Following {
 }
 
 impl Following {
-    /// What was seen once the block at `tip` is complete.
-    async fn up_to(self, tip: u64) -> Vec<Frame> {
+    /// What was seen once there were `count` frames.
+    async fn all(self, count: usize) -> Vec<Frame> {
         let complete = timeout(PATIENCE, async {
-            while self
-                .seen
-                .lock()
-                .unwrap()
-                .last()
-                .is_none_or(|f| f.height().0 < tip)
-            {
+            while self.seen.lock().unwrap().len() < count {
                 assert!(!self.task.is_finished(), "the follower failed");
                 tokio::task::yield_now().await;
-            }
-            // The last block's frames arrive together; a last look after they have settled.
-            let mut count = 0;
-            while count != self.seen.lock().unwrap().len() {
-                count = self.seen.lock().unwrap().len();
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
         complete.await.expect("the follower reaches the tip");

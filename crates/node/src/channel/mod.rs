@@ -22,6 +22,7 @@ use crate::{
     keyfile::{self, Kind},
     out::Out,
     passphrase::Source,
+    remote,
 };
 
 pub(crate) async fn run(args: &Channel, out: Out) -> Result<(), Failure> {
@@ -66,14 +67,10 @@ async fn connect(peer: &PeerFlags) -> Result<Tracker, Failure> {
 async fn connect_as(peer: &PeerFlags, key: PeerKey) -> Result<Tracker, Failure> {
     let trust = &peer.node.trust;
     let mut builder = Tracker::builder(peer.node.url.clone(), key).timeout(peer.node.timeout);
-    if let Some(path) = trust
-        .token_file
-        .as_ref()
-        .filter(|path| !path.as_os_str().is_empty())
-    {
-        builder = builder.token(daybook_client::Token::from_file(path)?);
+    if let Some(token) = remote::token(trust)? {
+        builder = builder.token(token);
     }
-    if let Some(path) = &trust.ca_file {
+    if let Some(path) = &trust.authorities.ca_file {
         builder = builder.ca_file(path);
     }
     if let Some(path) = peer.known_trackers.clone().or_else(known_trackers) {
