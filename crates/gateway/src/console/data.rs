@@ -651,52 +651,64 @@ impl Asker<'_> {
         let key = public_key("key", query.required("key")?)?;
         let before = position(query, "before")?;
         let mut list = List::new("outputs", limit(query)?);
-        let mut found: Vec<(Position, Transaction)> = Vec::new();
-        let mut full = false;
-        let each = &mut |position, entry| {
-            if let Entry::Asset(transaction) = entry {
-                full = found.len() >= list.limit;
-                if !full {
-                    found.push((position, Transaction::clone(&transaction)));
-                }
+        let mut times = Times::default();
+        let (mut last, mut full, mut taken) = (before, false, 0);
+        let mut failed = None;
+        // Written as they come: a page of large transactions would be a hundred megabytes to hold.
+        let each = &mut |position: Position, entry| {
+            let Entry::Asset(transaction) = entry else {
+                return true;
+            };
+            full = taken >= list.limit || list.is_heavy();
+            if full {
+                return false;
             }
-            !full
+            match times.of(&self.store, position.height) {
+                Ok(time) => self.append_outputs(&mut list, &key, position, time, &transaction),
+                Err(error) => failed = Some(error),
+            }
+            taken += 1;
+            last = Some(position);
+            failed.is_none()
         };
         self.store.entries_before(Name::Owner(&key), before, each)?;
-        let mut times = Times::default();
-        let mut last = before;
-        let mut broken_off = false;
-        for (position, transaction) in &found {
-            if list.is_heavy() {
-                broken_off = true;
-                break;
-            }
-            let time = times.of(&self.store, position.height)?;
-            let theirs = (0..)
-                .zip(transaction.outputs())
-                .filter(|(_, output)| output.public_keys.contains(&key))
-                .take(PARTS_MAX);
-            let view = self.store.view();
-            for (index, output) in theirs {
-                let out = list.element();
-                out.extend_from_slice(b"{\"transaction\":");
-                append_id(out, &transaction.id());
-                let _ = write!(
-                    out,
-                    ",\"index\":{index},\"position\":\"{position}\",\"time\":{},\"asset\":\"{}\",\
-                     \"amount\":\"{}\",\"keys\":{},\"spent\":{}}}",
-                    time.0,
-                    transaction.asset(),
-                    output.amount.units(),
-                    output.public_keys.len(),
-                    view.unspent(&transaction.output_ref(index)).is_none(),
-                );
-            }
-            last = Some(*position);
+        if let Some(error) = failed {
+            return Err(error.into());
         }
-        let going_on = full || broken_off || self.is_late();
+        let going_on = full || self.is_late();
         let next = last.filter(|_| going_on);
         list.end(next.map(|position| position.to_string()))
+    }
+
+    /// The outputs of one transaction that name a key.
+    fn append_outputs(
+        &self,
+        list: &mut List,
+        key: &PublicKey,
+        position: Position,
+        time: BlockTime,
+        transaction: &Transaction,
+    ) {
+        let theirs = (0..)
+            .zip(transaction.outputs())
+            .filter(|(_, output)| output.public_keys.contains(key))
+            .take(PARTS_MAX);
+        let view = self.store.view();
+        for (index, output) in theirs {
+            let out = list.element();
+            out.extend_from_slice(b"{\"transaction\":");
+            append_id(out, &transaction.id());
+            let _ = write!(
+                out,
+                ",\"index\":{index},\"position\":\"{position}\",\"time\":{},\"asset\":\"{}\",\
+                 \"amount\":\"{}\",\"keys\":{},\"spent\":{}}}",
+                time.0,
+                transaction.asset(),
+                output.amount.units(),
+                output.public_keys.len(),
+                view.unspent(&transaction.output_ref(index)).is_none(),
+            );
+        }
     }
 
     /// What a key holds, as far as that can be told in the time of one answer.

@@ -1,7 +1,7 @@
 //! The web console: its files, what its pages read, and who may (docs/console.md).
 
 use daybook_gateway::Settings;
-use daybook_ledger::Transaction;
+use daybook_ledger::{Draft, Transaction, json::Object};
 use serde_json::Value;
 
 use crate::support::{Client, Subscriber, TestNode, alice, bob, create, sale};
@@ -250,6 +250,38 @@ fn a_transaction_tells_where_it_came_from_and_where_it_went() {
         ids(&history),
         [back.id(), sold.id(), lamp.id()].map(|id| id.to_string())
     );
+}
+
+#[test]
+fn a_page_of_outputs_ends_early_where_transactions_are_large_and_misses_none() {
+    let node = TestNode::start();
+    let made: Vec<Transaction> = (0..8)
+        .map(|number| {
+            let data = Object::from_iter([("lamp", number.to_string())]);
+            let draft = (0..200).fold(Draft::create(data), |draft, _| draft.output(1, &alice()));
+            node.committed(draft.sign(&[&alice()]).unwrap())
+        })
+        .collect();
+    let question = format!("outputs?key={}&limit=100", alice().public_key());
+    let (mut seen, mut pages, mut before) = (Vec::new(), 0, String::new());
+    loop {
+        let page = data(&node, &format!("{question}{before}"));
+        for output in page["outputs"].as_array().unwrap() {
+            let id = output["transaction"].as_str().unwrap().to_owned();
+            seen.push((id, output["index"].as_u64().unwrap()));
+        }
+        pages += 1;
+        match page["next"].as_str() {
+            Some(next) => before = format!("&before={next}"),
+            None => break,
+        }
+    }
+    assert!(pages > 1, "{pages}");
+    let newest_first = made.iter().rev();
+    let wanted: Vec<(String, u64)> = newest_first
+        .flat_map(|made| (0..200).map(|index| (made.id().to_string(), index)))
+        .collect();
+    assert_eq!(seen, wanted);
 }
 
 #[test]
