@@ -14,7 +14,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use rustix::net::{Shutdown, shutdown};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -69,9 +69,17 @@ impl AsyncRead for Wire {
         }
         loop {
             ready!(link.stream.poll_read_ready(cx))?;
-            match link.stream.try_read(into.initialize_unfilled()) {
+            let room = into.initialize_unfilled();
+            let whole = room.len();
+            match link.stream.try_read(room) {
                 Ok(read) => {
                     into.advance(read);
+                    if 0 < read && read < whole {
+                        // The socket is empty, so the next read would only be told so. What comes
+                        // from now on is told by the poller, which this thread has still to ask.
+                        let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                        let _ = link.stream.try_io(Interest::READABLE, empty);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
