@@ -67,7 +67,9 @@ io.of('/communication').on('connection', (socket) => {
     const key = `${id} ${request.request_id}`
     if (calls.has(key)) return
     const to = [...(plain.get(request.name) ?? [])]
-    for (const group of groups.get(request.name)?.values() ?? []) to.push(pick(group))
+    for (const group of groups.get(request.name)?.values() ?? []) {
+      if (group.ids.length > 0) to.push(pick(group))
+    }
     if (to.length === 0) return socket.emit('api:response', failed(request, 'no_responders', 503))
     const call = { to }
     call.timer = setTimeout(() => {
