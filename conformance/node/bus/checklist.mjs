@@ -475,6 +475,73 @@ test('a repeated request has one effect and gets the stored answer', async () =>
   assert.equal(bank.count('pay'), 1)
 })
 
+test('a repeated request has one effect over a killed broker too', async () => {
+  let own = await Broker.start('bus-again')
+  const resume = (service) => ({ more: { resume: { id: service.id, token: service.token } } })
+  const bank = await Service.join(own, 'bank', { subscribe: 'pay' })
+  bank.serves('pay', () => 'paid')
+  const shop = await Service.join(own, 'shop')
+  // Killed as soon as the answer is there: nothing was flushed because somebody waited for it.
+  assert.equal((await shop.call('pay', 'same')).data, 'paid')
+  await own.kill()
+  own = await Broker.start('bus-again', { folder: own.folder })
+  const heir = await Service.join(own, 'bank', { subscribe: ['pay', 'slow'] })
+  const again = await Service.join(own, 'shop', resume(shop))
+  assert.equal(again.id, shop.id)
+  assert.equal((await again.call('pay', 'same')).data, 'paid')
+  assert.equal(heir.count('pay'), 0)
+  // One that was cut off is not done again, and its caller is told so at once.
+  again.request('slow', 'cut')
+  await heir.hears('slow')
+  await own.kill()
+  own = await Broker.start('bus-again', { folder: own.folder })
+  const last = await Service.join(own, 'bank', { subscribe: 'slow' })
+  const back = await Service.join(own, 'shop', resume(again))
+  const told = (await back.hears('api:response')).args[0]
+  assert.equal(told.request_id, 'cut')
+  assert.equal(told.error.code, 'recipient_gone')
+  back.request('slow', 'cut')
+  assert.equal((await back.hears('api:response')).args[0].error.code, 'recipient_gone')
+  assert.equal(last.count('slow'), 0)
+  // A stop in good order keeps as much.
+  await own.stop()
+  own = await Broker.start('bus-again', { folder: own.folder })
+  const stopped = await Service.join(own, 'shop', resume(back))
+  assert.equal((await stopped.call('pay', 'same')).data, 'paid')
+  stopped.close()
+  await own.stop()
+})
+
+test('a backup of a running node holds keys, durable subscriptions and dead letters', async () => {
+  const own = await Broker.start('bus-backup')
+  const durable = { name: 'order27.>', durable: true, max_deliver: 1 }
+  const [made] = await own.run('bus', 'service', 'add', 'shop')
+  const shop = await Service.join(own, 'shop', { key: made.key })
+  const books = await Service.join(own, 'books', { subscribe: durable })
+  const order = (id) => shop.asks('api:request', { name: 'order27.new', request_id: id, sender_id: shop.id, data: id, reply: 'none' })
+  await order('dead')
+  const { delivery_id: delivery } = (await books.hears('order27.new')).args[0]
+  assert.equal((await books.asks('_service:nak', { delivery_id: delivery })).ok, true)
+  books.close()
+  while ((await own.get('/services')).result[books.id]) await pause(20)
+  await order('waits')
+  const copy = `${own.folder}/backup`
+  await own.run('backup', '--to', copy)
+  await order('too late')
+  await own.stop()
+  await command('restore', '--from', copy, '--data-dir', `${own.folder}/restored/data`)
+  const restored = await Broker.start('bus-backup', { folder: `${own.folder}/restored` })
+  const { result } = await restored.get('/dead/order27.new')
+  assert.deepEqual(result.map((letter) => letter.request.data), ['dead'])
+  const again = await Service.join(restored, 'books', { subscribe: durable })
+  assert.equal((await again.hears('order27.new')).args[0].data, 'waits')
+  await pause(100)
+  assert.equal(again.count('order27.new'), 1)
+  assert.equal((await Service.join(restored, 'shop', { key: made.key })).id.split('.')[0], 'shop')
+  again.close()
+  await restored.stop()
+})
+
 test('a lost connection comes back under its id', async () => {
   const meter = await join('meter')
   meter.socket.io.engine.close()
