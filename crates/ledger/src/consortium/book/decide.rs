@@ -33,10 +33,13 @@ impl Book {
         let Body::Propose(propose) = command.body() else {
             return Ok(None);
         };
+        // Nobody but the member has history read for its requests; why others are refused is told later.
+        if self.speaks(command, propose.member).is_err() {
+            return Ok(None);
+        }
         let Some(first) = self.proposed(propose.member, &propose.request, history) else {
             return Ok(None);
         };
-        self.speaks(command, propose.member)?;
         match first.propose() {
             Some(known) if asks_the_same(known, propose) => Ok(Some(first)),
             _ => Err(Refusal::new(
