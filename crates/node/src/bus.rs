@@ -208,12 +208,6 @@ impl LiveBus {
     }
 
     /// The running bus, for those who look at it.
-    #[allow(dead_code)]
-    pub(crate) fn handle(&self) -> Handle {
-        self.reloader.handle.clone()
-    }
-
-    /// The broker itself.
     pub(crate) fn handle(&self) -> Handle {
         self.reloader.handle.clone()
     }
@@ -444,13 +438,7 @@ fn change(
     let text = serde_json::to_string_pretty(&ServicesFile { services })
         .expect("texts and numbers make JSON")
         + "\n";
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(system(error)),
-        _ => {}
-    }
-    keyfile::write_new(&new, text.as_bytes(), 0o600).map_err(system)?;
-    fs::rename(&new, path).map_err(system)
+    keyfile::replace(path, text.as_bytes(), 0o600).map_err(system)
 }
 
 fn read_services(path: &Path) -> Result<Vec<ServiceKey>, Failure> {
