@@ -145,10 +145,10 @@ impl PayoutPlan {
         self.paid.pay_to
     }
 
-    /// The TRANSFER's metadata: says which record of the tracker it belongs to.
+    /// The TRANSFER's metadata: says which record of the tracker it belongs to. Not which address was paid
+    /// out of: the asset ledger is read by everybody, the tracker's log is not.
     pub fn metadata(&self) -> Value {
         Value::Object(Object::from_iter([
-            ("address", Value::from(&*self.paid.address)),
             ("book", Value::from("tracker")),
             ("kind", Value::from("payout")),
             ("seq", Value::from(self.record.seq)),
