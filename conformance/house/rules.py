@@ -51,6 +51,9 @@ MUST_NOT_REACH = {
     "daybook-bus-gateway": [
         "daybook-order@direct", "daybook-gateway", "daybook-client", "daybook-machine",
     ],
+    "daybook-member": [
+        "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway", "daybook-client",
+    ],
     "daybook-client": [
         "daybook-store", "daybook-order", "daybook-pipeline", "daybook-gateway",
     ],

@@ -18,7 +18,15 @@ LOG_TAIL_BYTES = 8_000
 class Node:
     """Starts `daybook start` and stops it again. What it logs is kept beside its data."""
 
-    def __init__(self, folder, *, dialect="classic", software="Planetmint"):
+    def __init__(
+        self,
+        folder,
+        *,
+        dialect="classic",
+        software="Planetmint",
+        listen="127.0.0.1:0",
+        settings=None,
+    ):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / "node.log"
@@ -27,7 +35,7 @@ class Node:
             os.environ["CONFORMANCE_BINARY"],
             "start",
             "--data-dir", str(self.folder / "data"),
-            "--listen", "127.0.0.1:0",
+            "--listen", listen,
             "--streams-listen", "127.0.0.1:0", "--bus-listen", "127.0.0.1:0",
             "--json",
         ]
@@ -38,6 +46,7 @@ class Node:
             "DAYBOOK_DIALECT": dialect,
             "DAYBOOK_ADVERTISED_SOFTWARE": software,
             "DAYBOOK_ADVERTISED_HOST": "127.0.0.1",
+            **(settings or {}),
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -11,8 +11,8 @@ use daybook_ledger::{
     consortium::{Entry, IndexKey},
 };
 use redb::{
-    Database, Durability, Key, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    TableDefinition, Value, WriteTransaction,
+    Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition, Value, WriteTransaction,
 };
 
 /// Bytes of pages of one file kept in memory: the lists that people look at fit.
@@ -105,6 +105,21 @@ fn get<K: Key + 'static, V: Value + 'static, T>(
 ) -> Result<Option<T>> {
     let table = database.begin_read()?.open_table(table)?;
     Ok(table.get(key)?.map(|found| read(found.value())))
+}
+
+/// Copies a table whole, as it was when `from` began.
+pub(crate) fn copy_table<K: Key + 'static, V: Value + 'static>(
+    from: &ReadTransaction,
+    into: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<()> {
+    let rows = from.open_table(table)?;
+    let mut copies = into.open_table(table)?;
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        copies.insert(key.value(), value.value())?;
+    }
+    Ok(())
 }
 
 /// The mirror's file.
@@ -362,6 +377,20 @@ impl OwnFile {
             Ok(())
         })
         .map(OwnFile)
+    }
+
+    /// Writes what it holds at this moment into a new file: whole, whatever is being written meanwhile.
+    pub(crate) fn copy(&self, to: &Path) -> Result<()> {
+        let copy = OwnFile::open(to)?;
+        let (from, into) = (self.0.begin_read()?, copy.0.begin_write()?);
+        copy_table(&from, &into, FACTS)?;
+        copy_table(&from, &into, OPERATIONS)?;
+        copy_table(&from, &into, VOTES)?;
+        copy_table(&from, &into, PLANS)?;
+        copy_table(&from, &into, PLAN_IDS)?;
+        copy_table(&from, &into, TOKENS)?;
+        copy_table(&from, &into, DOCUMENTS)?;
+        Ok(into.commit()?)
     }
 
     fn put<'k, K: Key + 'static, V: Value + 'static>(

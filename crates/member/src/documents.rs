@@ -20,6 +20,8 @@ use crate::{
     users::random,
 };
 
+/// The folder of what is still being received; emptied at a start.
+pub(crate) const INCOMING: &str = "incoming";
 /// Characters of a file's name that are kept.
 const NAME_CHARS_MAX: usize = 255;
 /// Characters of the extension that a `uid` keeps.
@@ -307,7 +309,7 @@ impl Drop for Receiving {
 }
 
 fn incoming(folder: &Path) -> PathBuf {
-    folder.join("incoming")
+    folder.join(INCOMING)
 }
 
 fn sync(folder: &Path) -> io::Result<()> {

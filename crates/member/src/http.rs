@@ -23,6 +23,7 @@ use crate::{
     health,
     json::{object, own, text, write},
     member::{Member, Shared, blocking},
+    message,
     multipart::{Multipart, Piece, percent_decoded},
     network::NoticeCursor,
     notice::NOTICE_BYTES_MAX,
@@ -126,6 +127,9 @@ impl Hosted {
                         | "proposals"
                         | "members"
                         | "transactions"
+                        | "create-gu11"
+                        | "create-gu12"
+                        | "user-create"
                 )
             )
     }
@@ -227,7 +231,7 @@ impl Asks<'_> {
             ["ledgers", _, "transactions"] => reads,
             ["ledgers", _, "transactions", "list_with_meta"] => both,
             ["ledgers", _, "transactions", _] => reads,
-            ["upload"] => writes,
+            ["upload" | "create-gu11" | "create-gu12" | "user-create"] => writes,
             ["content", _] | ["operations", _] => reads,
             ["maintenance", "allocate_token" | "check_health"] => both,
             ["proposals", _, "endorse" | "refuse"] => writes,
@@ -266,6 +270,9 @@ impl Asks<'_> {
         self.guard(&known)?;
         match segments {
             ["upload"] => self.upload(known, body).await,
+            ["create-gu11"] => self.create_plan(known, PlanKind::Gu11, body).await,
+            ["create-gu12"] => self.create_plan(known, PlanKind::Gu12, body).await,
+            ["user-create"] => self.create_user(known, body).await,
             ["content", uid] => self.content(known, uid).await,
             ["maintenance", _] => self.new_token(known).await,
             ["auth", _] => Ok(self.log_out(&known)),
@@ -641,6 +648,116 @@ impl Asks<'_> {
             Err(NotAsked::Unknown) => Err(not_found()),
             Err(NotAsked::Disk(error)) => Err(broken(error)),
         }
+    }
+
+    /// Sends a plan document out of a form (section 1.7).
+    async fn create_plan(
+        &self,
+        known: Known,
+        kind: PlanKind,
+        body: Incoming,
+    ) -> Result<Reply, Refused> {
+        let body = small(body).await?;
+        let fields = form(&self.parts.headers, &body);
+        let said = |errors: Option<Object>| {
+            let success = errors.is_none();
+            let errors = errors.map_or(Value::Null, Value::Object);
+            let answer = object([("success", success.into()), ("errors", errors)]);
+            Ok(json(StatusCode::OK, &answer))
+        };
+        let message = match message::plan_of_form(&fields) {
+            Ok(message) => message,
+            Err(errors) => return said(Some(errors)),
+        };
+        let began = operation::begin(&known.shared, message.asking(kind), &known.caller.name);
+        let operation = match began.await {
+            Ok(operation) => operation,
+            Err(fault) => {
+                return said(Some(Object::from_iter([("form", fault.explain)])));
+            }
+        };
+        let mut at = 0;
+        loop {
+            let (happened, next) = operation.event(at).await;
+            at = next;
+            if happened.last && operation::is_success(&happened.event) {
+                return said(None);
+            }
+            if happened.last {
+                let explain = text(&happened.event, "explain");
+                return said(Some(Object::from_iter([("form", explain)])));
+            }
+        }
+    }
+
+    /// Makes a user (section 1.7).
+    async fn create_user(&self, known: Known, body: Incoming) -> Result<Reply, Refused> {
+        /// Characters of a first or a last name.
+        const CHARS_MAX: usize = 36;
+        if !known.caller.admin {
+            return Err(Box::new(detail(
+                StatusCode::FORBIDDEN,
+                "You do not have permission to perform this action.",
+            )));
+        }
+        let body = small(body).await?;
+        let fields = form(&self.parts.headers, &body);
+        let field = |name: &str| {
+            fields
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
+        let mut errors = Object::new();
+        for name in ["username", "password", "first_name"] {
+            if field(name).is_empty() {
+                errors.insert(name, "This field is required.".into());
+            }
+        }
+        for name in ["first_name", "last_name"] {
+            if field(name).chars().count() > CHARS_MAX {
+                let words = format!("Ensure this value has at most {CHARS_MAX} characters.");
+                errors.insert(name, words.into());
+            }
+        }
+        let name = field("username");
+        let members = self.hosted.members();
+        if members
+            .iter()
+            .any(|member| member.shared().users.knows(&name))
+        {
+            errors.insert("username", "a user has this name already".into());
+        }
+        if errors.is_empty() {
+            let (shared, name, password) = (known.shared, name.clone(), field("password"));
+            let made = blocking(move || shared.users.add(&name, &password, shared.now_ms())).await;
+            if let Err(error) = made {
+                let about = match error.to_string().contains("password") {
+                    true => "password",
+                    false => "username",
+                };
+                errors.insert(about, error.to_string().into());
+            }
+        }
+        let account = object([
+            ("username", name.into()),
+            ("first_name", field("first_name").into()),
+            ("last_name", field("last_name").into()),
+        ]);
+        let answer = match errors.is_empty() {
+            true => object([
+                ("errors", Value::Null),
+                ("success", true.into()),
+                ("account", account),
+            ]),
+            false => object([
+                ("errors", Value::Object(errors)),
+                ("success", false.into()),
+                ("account", Value::Null),
+            ]),
+        };
+        Ok(json(StatusCode::OK, &answer))
     }
 
     async fn upload(&self, known: Known, body: Incoming) -> Result<Reply, Refused> {

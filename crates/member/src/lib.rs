@@ -30,7 +30,9 @@ mod view;
 pub use check::Check;
 pub use disk::DiskError;
 pub use http::{Body, Hosted, Peer, read_notices};
-pub use member::{Identity, Member, MemberError, Settings, system_clock, users_file};
+pub use member::{
+    Identity, LEFT_OUT, Member, MemberError, Settings, copy_store, system_clock, users_file,
+};
 pub use mirror::MirrorError;
 pub use network::{
     Answer, Committed, Logged, Network, NotTaken, NoticeCursor, Notices, Unavailable,
@@ -39,4 +41,4 @@ pub use notice::NOTICE_BYTES_MAX;
 pub use operation::read_policy;
 pub use relay::{IsKeyOf, NotPosted, Relay};
 pub use server::{serve, tls_config};
-pub use users::{User, UsersError, new_user, read_users, users_text};
+pub use users::{User, UsersError, change_users, new_user, read_users, users_text};

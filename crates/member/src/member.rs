@@ -18,10 +18,10 @@ use tokio::{sync::watch, task::JoinHandle, time};
 use crate::{
     check::Check,
     disk::{DiskError, OwnFile},
-    documents::Documents,
+    documents::{Documents, INCOMING},
     endorser::{self, Desk},
     health::{self, Health},
-    mirror::{Mirror, MirrorError},
+    mirror::{MIRROR_FILE, Mirror, MirrorError},
     network::Network,
     operation::{self, Operations},
     users::Users,
@@ -194,6 +194,25 @@ pub struct Member {
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// The file of what only the member knows.
+const OWN_FILE: &str = "member.redb";
+
+/// What is not copied out of a member's folder file by file: its store, which [`copy_store`] copies, the
+/// mirror, which the log makes anew, and what is still being received.
+pub const LEFT_OUT: [&str; 3] = [OWN_FILE, MIRROR_FILE, INCOMING];
+
+/// Copies the store of a member that is not running; see [`Member::copy_store`].
+///
+/// # Errors
+/// When it cannot be read or somebody uses it, or the copy cannot be written.
+pub fn copy_store(folder: &Path, to: &Path) -> Result<(), DiskError> {
+    let store = folder.join(OWN_FILE);
+    if !store.exists() {
+        return Ok(());
+    }
+    OwnFile::open(&store)?.copy(&to.join(OWN_FILE))
+}
+
 impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Member({})", self.shared.me())
@@ -216,7 +235,7 @@ impl Member {
         fs::create_dir_all(&settings.folder).map_err(folder)?;
         let prover = Prover::new(genesis);
         let mirror = Mirror::open(&settings.folder, identity.did, prover.clone())?;
-        let own = Arc::new(OwnFile::open(&settings.folder.join("member.redb"))?);
+        let own = Arc::new(OwnFile::open(&settings.folder.join(OWN_FILE))?);
         let users = Users::new(
             users_file(&settings.folder),
             own.clone(),
@@ -259,6 +278,15 @@ impl Member {
     /// Its name.
     pub fn did(&self) -> Did {
         self.shared.me()
+    }
+
+    /// Copies its store into the folder `to`, as it is at this moment. The other files of its folder are
+    /// copied as files, after this, but for those in [`LEFT_OUT`]: what the store names is there by then.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the copy cannot be written.
+    pub fn copy_store(&self, to: &Path) -> Result<(), DiskError> {
+        self.shared.own.copy(&to.join(OWN_FILE))
     }
 
     /// Waits until it can no longer follow the log, and tells why.

@@ -258,6 +258,77 @@ pub(crate) fn check_plan(kind: PlanKind, message: &Object) -> Checked<()> {
     Ok(())
 }
 
+/// A plan document out of a form, without its kind.
+pub(crate) struct PlanForm(Object);
+
+/// Reads the fields of a form (section 1.7). `decade` is a field of both kinds there, and attachments are
+/// the text of an array.
+///
+/// # Errors
+/// What is wrong with each field.
+pub(crate) fn plan_of_form(fields: &Object) -> Result<PlanForm, Object> {
+    let mut errors = Object::new();
+    let mut message = Object::new();
+    message.insert("@id", hex::encode(random::<16>()).into());
+    for name in PLAN_FIELDS.into_iter().chain(["decade"]) {
+        match fields.get(name) {
+            Some(Value::String(text)) if !text.is_empty() => {
+                if text.chars().count() > PLAN_FIELD_CHARS_MAX {
+                    let words =
+                        format!("Ensure this value has at most {PLAN_FIELD_CHARS_MAX} characters.");
+                    errors.insert(name, words.into());
+                }
+                message.insert(name, text.as_str().into());
+            }
+            _ => errors.insert(name, "This field is required.".into()),
+        }
+    }
+    let attachments = fields.get("attachments").and_then(Value::as_str);
+    if let Some(attachments) = attachments.filter(|text| !text.trim().is_empty()) {
+        let read = Value::parse(attachments.as_bytes(), DEPTH_MAX).ok();
+        let read = read.as_ref().and_then(Value::as_array).and_then(|read| {
+            read.iter()
+                .map(|attachment| {
+                    let attachment = attachment.as_object()?;
+                    let text = |name: &str| Some(Value::from(attachment.get(name)?.as_str()?));
+                    let json = object([("url", text("url")?), ("md5", text("md5")?)]);
+                    Some(object([
+                        ("filename", text("filename")?),
+                        ("mime_type", text("mime_type")?),
+                        ("data", object([("json", json)])),
+                    ]))
+                })
+                .collect::<Option<Vec<Value>>>()
+        });
+        match read {
+            Some(read) => message.insert("~attach", Value::Array(read)),
+            None => errors.insert(
+                "attachments",
+                "This must be the text of an array of objects with url, md5, filename and mime_type.".into(),
+            ),
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(PlanForm(message)),
+        false => Err(errors),
+    }
+}
+
+impl PlanForm {
+    /// The request that sends it.
+    pub(crate) fn asking(self, kind: PlanKind) -> Message {
+        let PlanForm(mut message) = self;
+        message.insert("@type", format!("{TYPES}{}", kind.name()).into());
+        let id = message.get("@id").and_then(Value::as_str).unwrap_or("");
+        Message {
+            id: id.to_owned(),
+            digest: hex::encode(sha256(canon_object(&message).as_bytes())),
+            wanted: Wanted::Plan { kind, message },
+            ttl_ms: TTL_SECONDS_DEFAULT * 1_000,
+        }
+    }
+}
+
 fn plan(kind: PlanKind, message: &Object) -> Checked<(String, Wanted, u64)> {
     check_plan(kind, message)?;
     let wanted = Wanted::Plan {

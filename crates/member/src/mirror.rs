@@ -27,6 +27,9 @@ use crate::{
 /// Entries between two snapshots of the book: so many are recorded again at a start, within a second.
 const SNAPSHOT_ENTRIES: usize = 10_000;
 
+/// The mirror's file in the member's folder. The log makes it anew.
+pub(crate) const MIRROR_FILE: &str = "mirror.redb";
+
 /// The names of the facts that a mirror remembers.
 const NETWORK: &str = "network";
 const BOOK: &str = "book";
@@ -99,7 +102,7 @@ pub(crate) type Row = (u64, String);
 impl Mirror {
     /// Opens the mirror in `folder`, or makes an empty one.
     pub(crate) fn open(folder: &Path, me: Did, prover: Prover) -> Result<Mirror, MirrorError> {
-        let path = folder.join("mirror.redb");
+        let path = folder.join(MIRROR_FILE);
         let file = MirrorFile::open(&path)?;
         let network = prover.network();
         match file.fact(NETWORK)? {

@@ -16,7 +16,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    disk::DiskError,
+    disk::{DiskError, copy_table},
     network::{NoticeCursor, Notices},
     notice::Notice,
     users::random,
@@ -102,6 +102,22 @@ impl Relay {
             relay.made()?;
         }
         Ok(relay)
+    }
+
+    /// Copies what it keeps into a new file, as it is at this moment. Without anything kept there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the copy cannot be written.
+    pub fn copy_store(&self, to: &Path) -> Result<(), DiskError> {
+        let Some(file) = self.file.get() else {
+            return Ok(());
+        };
+        let failed = |error: &dyn fmt::Display| DiskError(format!("{}: {error}", to.display()));
+        let copy = Database::create(to).map_err(|error| failed(&error))?;
+        let (from, into) = (file.begin_read()?, copy.begin_write()?);
+        copy_table(&from, &into, KEPT)?;
+        copy_table(&from, &into, KNOWN)?;
+        Ok(into.commit()?)
     }
 
     /// The file, made if need be.

@@ -3,8 +3,9 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs,
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -31,6 +32,8 @@ const PASSWORD_CHARS_MIN: usize = 5;
 const NAME_CHARS_MAX: usize = 36;
 /// Bytes of the file of users at most: ten thousand of them.
 const FILE_BYTES_MAX: u64 = 8 << 20;
+/// Users of one member at most.
+const USERS_MAX: usize = 10_000;
 /// Right passwords that are remembered, so that a program that sends one with every request is not
 /// hashed every time.
 const REMEMBERED_MAX: usize = 4_096;
@@ -133,6 +136,47 @@ pub fn users_text(users: Vec<User>) -> String {
     serde_json::to_string_pretty(&file).expect("texts and numbers make JSON") + "\n"
 }
 
+/// Changes a file of users under a lock, and replaces it as a whole: after a crash it is the old one or
+/// the new one. Blocks on the disk.
+///
+/// # Errors
+/// What `change` says, or [`UsersError`]; then nothing changes.
+pub fn change_users<E: From<UsersError>>(
+    path: &Path,
+    change: impl FnOnce(&mut Vec<User>) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = |error: io::Error| UsersError::File(path.display().to_string(), error);
+    let lock = fs::File::create(path.with_extension("lock")).map_err(failed)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| failed(error.into()))?;
+    let mut users = read_users(path)?;
+    change(&mut users)?;
+    if users.len() > USERS_MAX {
+        return Err(UsersError::Unfit(format!("{USERS_MAX} users are enough")).into());
+    }
+    let write = || -> io::Result<()> {
+        let new = path.with_extension("new");
+        match fs::remove_file(&new) {
+            // What a process left behind when it was killed.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(users_text(users).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        match path.parent() {
+            Some(folder) => fs::File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    Ok(write().map_err(failed)?)
+}
+
 /// A user who showed who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -219,6 +263,18 @@ impl Users {
     /// Whether the member has this user.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.users().contains_key(name)
+    }
+
+    /// Adds a user of a name that is not taken. Blocks, as hashing does.
+    pub(crate) fn add(&self, name: &str, password: &str, now_ms: u64) -> Result<(), UsersError> {
+        let user = new_user(name, password, false, now_ms)?;
+        change_users(&self.path, |users| {
+            if users.iter().any(|known| known.name == user.name) {
+                return Err(UsersError::Unfit("a user has this name already".to_owned()));
+            }
+            users.push(user);
+            Ok(())
+        })
     }
 
     /// Compares a password. Blocks, by design for some hundredths of a second.

@@ -757,6 +757,68 @@ async fn plan_documents_reach_every_member_and_the_socket_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn forms_send_plan_documents_and_make_users_for_those_who_may() {
+    let (_, members, _dir) = network(2).await;
+    let one = &members[0];
+    let plan = json!({"no": "1", "date": "d", "cargo_name": "c", "depart_station": "a", "arrival_station": "b",
+        "month": "March", "year": "2026", "tonnage": "22", "shipper": "s", "decade": "2",
+        "attachments": r#"[{"url":"u","md5":"m","filename":"f","mime_type":"t"}]"#});
+    assert_eq!(
+        ask(&one.url, "POST", "/create-gu11/", "", b"{}")
+            .await
+            .status,
+        401
+    );
+    let sent = one.post("/create-gu12/", plan.to_string().as_bytes()).await;
+    assert_eq!(sent.json(), json!({"success": true, "errors": null}));
+    until("the other has it", async || {
+        members[1].get("/gu-12/").await.json()["count"] == 1
+    })
+    .await;
+    let listed = members[1].get("/gu-12/1").await.json();
+    assert_eq!(
+        listed["attachments"],
+        json!([{"url": "u", "md5": "m", "filename": "f", "mime_type": "t"}])
+    );
+    let mut lacking = plan.clone();
+    lacking["decade"] = json!("");
+    lacking["shipper"] = json!("x".repeat(129));
+    let refused = one
+        .post("/create-gu12", lacking.to_string().as_bytes())
+        .await
+        .json();
+    assert_eq!(refused["success"], false);
+    assert!(refused["errors"]["decade"].is_string() && refused["errors"]["shipper"].is_string());
+
+    let user = json!({"username": "new", "password": "quite long", "first_name": "New"});
+    let made = one
+        .post("/user-create/", user.to_string().as_bytes())
+        .await
+        .json();
+    assert_eq!(
+        made["account"],
+        json!({"username": "new", "first_name": "New", "last_name": ""})
+    );
+    let again = one
+        .post("/user-create/", user.to_string().as_bytes())
+        .await
+        .json();
+    assert!(again["errors"]["username"].is_string(), "{again}");
+    let headers = format!(
+        "{}Content-Type: application/json\r\n",
+        basic("new", "quite long")
+    );
+    let denied = ask(&one.url, "POST", "/user-create/", &headers, b"{}").await;
+    assert_eq!(denied.status, 403);
+    let short = json!({"username": "other", "password": "x", "first_name": "O"});
+    let short = one
+        .post("/user-create/", short.to_string().as_bytes())
+        .await
+        .json();
+    assert!(short["errors"]["password"].is_string(), "{short}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_health_check_names_who_does_not_answer() {
     let (_, members, _dir) = network(3).await;
     let well = members[0].get("/maintenance/check_health/").await;

@@ -8,7 +8,9 @@ use std::{
 };
 
 use daybook_bus_gateway::Handle;
-use daybook_gateway::{BusOverview, Guest, Listener, Origins, Rate, Serves, Settings, Token, tls_config};
+use daybook_gateway::{
+    BusOverview, Guest, Listener, Origins, Rate, Serves, Settings, Token, tls_config,
+};
 use daybook_pipeline::{Node, Running, StartOptions};
 use daybook_store::disk::RealDisk;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -281,7 +283,8 @@ impl LiveNode {
             listening.bus_key.clone_from(&bus.dev_key);
         }
         let reloader = bus.as_ref().map(|bus| bus.reloader.clone());
-        let control = match Control::start(&dir, node.clone(), &listening, reloader) {
+        let control = match Control::start(&dir, node.clone(), &listening, reloader, house.clone())
+        {
             Ok(control) => Some(control),
             Err(failure) => {
                 tracing::warn!(%failure, "no control socket: an online backup is not possible");

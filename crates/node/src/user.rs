@@ -1,27 +1,22 @@
 //! `daybook user`: who may use a member's gateway.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, Subcommand, ValueHint};
 use daybook_ledger::consortium::Did;
-use daybook_member::{User, UsersError, new_user, read_users, users_file, users_text};
+use daybook_member::{UsersError, change_users, new_user, read_users, users_file};
 use serde_json::json;
 
 use crate::{
     bus,
     failure::{Exit, Failure},
-    keyfile,
     member::{Where, chosen, folders},
     out::Out,
     passphrase,
 };
-
-/// Users of one member at most.
-const USERS_MAX: usize = 10_000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
@@ -74,7 +69,7 @@ pub(crate) fn run(command: &UserCommand, out: Out) -> Result<(), Failure> {
         UserCommand::Add(args) => add(args, out),
         UserCommand::List(of) => {
             let (_, folder) = chosen(&of.place.data_dir, of.member)?;
-            for user in read_users(&users_file(&folder)).map_err(damaged)? {
+            for user in read_users(&users_file(&folder))? {
                 // Without the hash, which is worth a guess to who gets hold of it.
                 out.say(
                     &json!({
@@ -90,7 +85,7 @@ pub(crate) fn run(command: &UserCommand, out: Out) -> Result<(), Failure> {
         }
         UserCommand::Revoke { name, of } => {
             let (did, folder) = chosen(&of.place.data_dir, of.member)?;
-            change(&users_file(&folder), |users| {
+            change_users(&users_file(&folder), |users| {
                 let before = users.len();
                 users.retain(|user| user.name != *name);
                 match users.len() < before {
@@ -109,7 +104,7 @@ fn add(args: &AddUser, out: Out) -> Result<(), Failure> {
     let (did, folder) = chosen(data_dir, args.of.member)?;
     // A node that hosts several members knows by the name alone whose user somebody is.
     for (other, other_folder) in folders(data_dir)? {
-        let known = read_users(&users_file(&other_folder)).map_err(damaged)?;
+        let known = read_users(&users_file(&other_folder))?;
         if other != did && known.iter().any(|user| user.name == args.name) {
             return Err(Failure::refused(format!(
                 "{} is a user of {other} already",
@@ -125,15 +120,11 @@ fn add(args: &AddUser, out: Out) -> Result<(), Failure> {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let user = new_user(&args.name, &password, args.admin, now)
-        .map_err(|error| Failure::usage(error.to_string()))?;
-    change(&users_file(&folder), |users| {
+    let user = new_user(&args.name, &password, args.admin, now)?;
+    change_users(&users_file(&folder), |users| {
         users.retain(|known| known.name != user.name);
-        if users.len() >= USERS_MAX {
-            return Err(Failure::refused(format!("{USERS_MAX} users are enough")));
-        }
         users.push(user);
-        Ok(())
+        Ok::<(), Failure>(())
     })?;
     out.say(
         &json!({"user": args.name, "member": did.to_string(), "admin": args.admin}),
@@ -142,20 +133,13 @@ fn add(args: &AddUser, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn damaged(error: UsersError) -> Failure {
-    Failure::new(Exit::Damaged, error.to_string())
-}
-
-/// Changes the file of users under a lock, and replaces it as a whole.
-fn change(
-    path: &Path,
-    change: impl FnOnce(&mut Vec<User>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let system = |e: std::io::Error| Failure::system(path.display(), &e);
-    let lock = fs::File::create(path.with_extension("lock")).map_err(system)?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-        .map_err(|e| system(e.into()))?;
-    let mut users = read_users(path).map_err(damaged)?;
-    change(&mut users)?;
-    keyfile::replace(path, users_text(users).as_bytes(), 0o600).map_err(system)
+impl From<UsersError> for Failure {
+    fn from(error: UsersError) -> Failure {
+        let exit = match &error {
+            UsersError::File(..) => Exit::System,
+            UsersError::Damaged(_) => Exit::Damaged,
+            UsersError::Unfit(_) => Exit::Usage,
+        };
+        Failure::new(exit, error.to_string())
+    }
 }
