@@ -163,8 +163,13 @@ export function useFleet() {
     }
     tell()
   }, [listed])
-  const machines = listed && listed.map((each) => fleet.get(each.url)).filter(Boolean)
+  const machines = listed && listed.map((each) => fleet.get(each.url)).filter(Boolean).sort(byRole)
   return { answer, machines }
+}
+
+/** Those who make things before those who supply them, each by name. */
+function byRole(one, other) {
+  return Number(one.role === 'provider') - Number(other.role === 'provider') || one.name.localeCompare(other.name) || one.url.localeCompare(other.url)
 }
 
 /** Why something did not work, in words. */

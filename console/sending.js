@@ -47,7 +47,8 @@ async function look(id) {
   return undefined
 }
 
-async function outcome(id) {
+/** What became of one whose answer was lost: it is asked for by its id, for a while. */
+export async function outcome(id) {
   for (let looks = 0; looks < LOOKS; looks += 1) {
     await new Promise((done) => setTimeout(done, LOOK_MS))
     const found = await look(id)

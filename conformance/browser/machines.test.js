@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createWriteStream, mkdirSync, writeFileSync } from 'node:fs'
+import { createWriteStream, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
@@ -246,31 +246,96 @@ describe('a machine’s own page', () => {
   }
 })
 
-describe('pictures', { skip: !PICTURES }, () => {
-  let town
-  before(async () => {
-    town = await Town.start('machines-pictures')
-    town.letWork()
-  })
-  after(() => town?.stop())
+/** The demo's town: a node with services, organisations that share a ledger, machines and a shop. */
+class Demo {
+  static async start() {
+    const demo = new Demo()
+    const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('DAYBOOK_')))
+    demo.process = spawn(process.env.CONFORMANCE_BINARY, ['--json', 'demo', '--free-ports'], { stdio: ['ignore', 'pipe', 'inherit'], env })
+    demo.exited = once(demo.process, 'exit')
+    let steps = 0
+    for await (const line of createInterface({ input: demo.process.stdout })) {
+      const said = JSON.parse(line)
+      if (said.event === 'town') Object.assign(demo, { url: said.http, machines: said.machines })
+      if (said.step === 'committed') steps += 1
+      // The container's ledger has its second entry.
+      if (steps === 2) return demo
+    }
+    throw new Error('the demo ended')
+  }
 
-  test('of the machines', async () => {
-    mkdirSync(PICTURES, { recursive: true })
-    for (const [style, view, scheme] of [['light', DESK, 'light'], ['dark', DESK, 'dark'], ['phone', PHONE, 'light'], ['phone-dark', PHONE, 'dark']]) {
-      const page = await town.open(view)
-      await page.tab.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }])
-      if (style === 'light') {
-        await page.picture('machines-empty')
-        await fund(page)
-        await buy(page, 'Robot1')
-        await page.tab.waitForSelector('.money[data-stage=done] .hop.paid ~ .hop.paid')
-        await page.click('#get-tokens')
-        await buy(page, 'EnergyWind')
-        await page.tab.waitForFunction(() => document.querySelectorAll('.money[data-stage=done]').length === 2)
+  async stop() {
+    this.process.kill('SIGINT')
+    const [code] = await this.exited
+    assert.equal(code, 0)
+  }
+}
+
+const ready = (page) => page.tab.waitForFunction(() => !document.querySelector('main [aria-busy]') && document.querySelector('main h1'))
+
+describe('bus and ledgers', () => {
+  let demo
+  before(async () => { demo = await Demo.start() })
+  after(() => demo?.stop())
+
+  test('the bus page shows who is online and what each answers to', async () => {
+    const page = await Page.open(demo, '#/bus')
+    await page.see('Services online', 'Calls per second', 'Dead letters', 'energy-market', 'energy.quote')
+    assert.ok(Number(await page.text('#online')) >= 1)
+    await page.close()
+  })
+
+  test('a container shows its entries, who agreed to each, and the place in the log', async () => {
+    const page = await Page.open(demo, '#/ledgers')
+    await page.see('CONT-1', 'Acme Shipping', 'Borealis Rail', 'Harbour Customs', 'settled')
+    await page.click('.list.ledgers a')
+    await page.see('Opened by', 'all 3 must agree', 'Agreed')
+    await page.tab.waitForFunction(() => document.querySelectorAll('.record .many').length === 2)
+    const agreed = await page.texts('.record .many')
+    // The newest entry stands first; whoever proposed one has agreed by that.
+    assert.ok(agreed[0].includes('Harbour Customs') && agreed[1].includes('Harbour Customs'), String(agreed))
+    await page.click('.record .link')
+    await page.see('waybill')
+    await page.click('.record .id a')
+    await page.see('consortium endorse', 'committed', 'CONT-1')
+    await page.close()
+  })
+
+  for (const [name, view] of [['a phone', PHONE], ['a desk', DESK]]) {
+    test(`both fit ${name}`, async () => {
+      const page = await Page.open(demo, '#/live', view)
+      for (const place of ['#/bus', '#/ledgers', '#/ledgers/CONT-1', '#/transactions?kind=consortium']) {
+        await page.go(place)
+        await ready(page)
+        await page.assertFits(`${place} on ${name}`)
       }
-      await page.tab.waitForSelector('.money')
+      await page.close()
+    })
+  }
+
+  test('pictures', { skip: !PICTURES }, async () => {
+    const allowed = demo.machines.flatMap(({ url }) => [url, url.replace('http', 'ws')])
+    for (const [style, view, scheme] of [['light', DESK, 'light'], ['dark', DESK, 'dark'], ['phone', PHONE, 'light'], ['phone-dark', PHONE, 'dark']]) {
+      const page = await Page.open(demo, '#/live', view, allowed)
+      await page.tab.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }])
+      for (const [name, place] of [['bus', '#/bus'], ['ledgers', '#/ledgers'], ['ledger', '#/ledgers/CONT-1']]) {
+        await page.go(place)
+        await ready(page)
+        await page.picture(`${name}-${style}`)
+      }
+      await page.go('#/machines')
+      await ready(page)
+      if (style === 'light') {
+        await fund(page)
+        for (const robot of ['Robot1', 'Robot2']) {
+          await buy(page, robot)
+          await page.tab.waitForSelector(`${card(robot)} .done`)
+        }
+        await page.tab.waitForFunction(() => document.querySelectorAll('.money[data-stage=done] .hop.paid ~ .hop.paid').length === 2)
+      }
+      await page.tab.waitForFunction(() => document.querySelectorAll('.money').length === 2)
       await page.assertFits(`machines, ${style}`)
-      await page.picture(`machines-${style}`)
+      await page.picture(`machines-${style}`, { fullPage: view === DESK })
       await page.close()
     }
   })

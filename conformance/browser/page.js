@@ -131,12 +131,12 @@ export class Page {
     assert.deepEqual(culprits, [], what)
   }
 
-  async picture(name) {
+  async picture(name, options = {}) {
     if (!PICTURES) return
     mkdirSync(PICTURES, { recursive: true })
     // Pointers and carets are not part of the page.
     await this.tab.mouse.move(0, 0)
-    await this.tab.screenshot({ path: join(PICTURES, `${name}.png`) })
+    await this.tab.screenshot({ path: join(PICTURES, `${name}.png`), ...options })
   }
 
   async close() {

@@ -1,7 +1,7 @@
 // The service bus: who is online, how much is called, what waits, and what nobody could do.
 
-import { Empty, Facts, html, Panel, Strange, Time, Title, Waiting } from '../widgets.js'
-import { grouped, measure, visible } from '../format.js'
+import { Empty, Facts, html, Id, Panel, Strange, Time, Title, Waiting } from '../widgets.js'
+import { grouped, measure, short, visible } from '../format.js'
 import { usePolled } from '../node.js'
 
 /** Milliseconds between two looks. */
@@ -63,7 +63,7 @@ function Services({ services, online }) {
   return html`<div class="list services" role="table" aria-label="Services">
     <div class="row head" role="row"><span role="columnheader">Instance</span><span role="columnheader">Answers to</span></div>
     ${services.map((service) => html`<div class="row" role="row" key=${service.id}>
-      <span role="cell"><${Strange} text=${String(service.id)} max=${60} /></span>
+      <span role="cell"><${Id} kind="id" value=${String(service.id)} label=${short(String(service.id), 22, 6)} /></span>
       <span role="cell" class="many">${(service.subscribed_events ?? []).map((name) => html`<span class="tag" key=${name}><${Strange} text=${String(name)} max=${60} /></span>`)}</span>
     </div>`)}
     ${online > services.length && html`<div class="row gap" role="row"><span role="cell" class="span">and ${grouped(online - services.length)} more</span></div>`}

@@ -108,10 +108,15 @@ function Card({ machine, own }) {
     <header><h2><a href=${url} target="_blank" rel="noopener noreferrer"><${Strange} text=${name} max=${40} /></a> <small><${Strange} text=${role} max=${20} /></small></h2><${Plate} status=${status} /></header>
     <div class="holds"><strong>${typeof balance === 'number' ? html`<${Amount} value=${balance} />` : '–'}</strong><span class="faint">${status === 'not_connected' ? 'No connection; it is tried again' : html`<${Strange} text=${String(message ?? '')} max=${120} />`}</span></div>
     <${Buy} machine=${machine} own=${own} />
-    ${told.length > 0 && html`<ol class="told" aria-label="What it said">${told.slice(0, TOLD_SHOWN).map((each) => html`<li key=${each.seq}><${Time} value=${Date.parse(each.at)} /> <span>${visible(each.status.replaceAll('_', ' '))}</span></li>`)}</ol>`}
+    ${told.length > 0 && html`<ol class="told" aria-label="What it said">${changes(told).slice(0, TOLD_SHOWN).map((each) => html`<li key=${each.seq}><${Time} value=${Date.parse(each.at)} /> <span>${visible(each.status.replaceAll('_', ' '))}</span></li>`)}</ol>`}
     <p class="faint">${orders.length === 0 ? 'No orders yet' : html`${orders.length === 20 ? 'The last 20 orders' : `${orders.length} ${orders.length === 1 ? 'order' : 'orders'}`}: ${counts(orders)}`}</p>
     ${machine.problem && html`<p class="problem">${visible(reason(machine.problem))}</p>`}
   </section>`
+}
+
+/** What was said, the newest first, without saying the same state twice in a row. */
+function changes(told) {
+  return told.filter((each, at) => each.status !== told[at + 1]?.status)
 }
 
 function counts(orders) {
@@ -202,7 +207,7 @@ function Flow({ machine, order, machines, own }) {
   return html`<li class="money" data-stage=${order.stage}>
     <div class="stop"><span class="faint">Customer</span>${payer === own?.key && payer ? html`<strong>You</strong>` : payer ? html`<${Id} kind="key" value=${payer} />` : html`<span>–</span>`}<small><${Time} value=${Date.parse(order.created)} /></small></div>
     <${Hop} state=${first} amount=${order.received || order.value} ids=${payments.map((payment) => payment.transaction_id)} />
-    <div class="stop"><span class="faint"><${Strange} text=${machine.role} max=${20} /></span><strong><${Strange} text=${machine.name} max=${40} /></strong><small>${order.product && html`<${Strange} text=${order.product} max=${30} />, `}<span class=${`stage ${order.stage}`}>${visible(String(order.stage))}</span></small></div>
+    <div class="stop"><span class="faint"><${Strange} text=${machine.role} max=${20} /></span><strong><${Strange} text=${machine.name} max=${40} /></strong><small>${order.product && html`<${Strange} text=${order.product} max=${30} />, `}<span class="stage" data-stage=${order.stage}>${visible(String(order.stage))}</span></small></div>
     ${supplier ? html`<${Hop} state=${second} amount=${supply?.value} ids=${supply?.transaction_id ? [supply.transaction_id] : []} />
     <div class="stop"><span class="faint">provider</span><strong>${provider ? html`<${Strange} text=${provider.name} max=${40} />` : html`<${Strange} text=${supplier} max=${40} />`}</strong></div>` : html`<span></span><span></span>`}
   </li>`

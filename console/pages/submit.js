@@ -2,11 +2,8 @@
 
 import { useState } from '../vendor/hooks.js'
 import { html, Id, Panel, Strange, Title } from '../widgets.js'
-import { authorization, data, Problem, secret, text, useData } from '../node.js'
-
-/** Times that an unknown outcome is asked for, and the wait between, in milliseconds. */
-const LOOKS = 20
-const LOOK_MS = 500
+import { authorization, Problem, secret, text, useData } from '../node.js'
+import { outcome } from '../sending.js'
 
 export function SubmitPage() {
   const node = useData('node')
@@ -62,18 +59,4 @@ export function SubmitPage() {
         ${state.id && html`<p class="done">Committed: <${Id} kind="transaction" value=${state.id} /></p>`}
       </div>
     </${Panel}>`
-}
-
-async function outcome(id) {
-  for (let look = 0; look < LOOKS; look += 1) {
-    await new Promise((done) => setTimeout(done, LOOK_MS))
-    try {
-      const { status, message } = await data(`transactions/${id}`)
-      if (status === 'committed') return { id }
-      if (status === 'rejected') return { wrong: message }
-    } catch {
-      // Not there yet, or the node is not: ask again.
-    }
-  }
-  return { unknown: id }
 }
