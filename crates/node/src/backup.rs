@@ -8,6 +8,7 @@
 //!   daybook.toml     if there was one
 //!   ledger/          as in a data directory
 //!   bus/             keys and durable subscriptions of the service bus, if there are any
+//!   members/         keys, users, documents and stores of the members that live here
 //! ```
 
 use std::{
@@ -30,6 +31,7 @@ use crate::{
     control::{self, Request},
     datadir::DataDir,
     failure::{Exit, Failure},
+    member::{self, House},
     out::Out,
     settings,
 };
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
             };
             let (store, writer, _) =
                 daybook_store::open(&dir.ledger(), Arc::new(RealDisk), &genesis, options)?;
-            let answer = write(&dir, &store, None, &to, &mut |done, total| {
+            let answer = write(&dir, &store, Running::default(), &to, &mut |done, total| {
                 progress.set(done, total)
             })?;
             writer.close()?;
@@ -100,11 +102,18 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
     Ok(())
 }
 
+/// Who has files of the data directory open, and copies them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Running<'r> {
+    pub(crate) bus: Option<&'r Reloader>,
+    pub(crate) house: Option<&'r House>,
+}
+
 /// Writes a backup of `store` into the new folder `to`: whole, or not there.
 pub(crate) fn write(
     dir: &DataDir,
     store: &Store,
-    bus: Option<&Reloader>,
+    running: Running<'_>,
     to: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<serde_json::Value, Failure> {
@@ -112,7 +121,7 @@ pub(crate) fn write(
         return Err(Failure::refused(format!("{} exists already", to.display())));
     }
     let unfinished = beside(to)?;
-    let result = fill(dir, store, bus, &unfinished, progress).and_then(|answer| {
+    let result = fill(dir, store, running, &unfinished, progress).and_then(|answer| {
         fs::rename(&unfinished, to).map_err(|e| Failure::system(to.display(), &e))?;
         sync_dir(parent(to))?;
         Ok(answer)
@@ -126,7 +135,7 @@ pub(crate) fn write(
 fn fill(
     dir: &DataDir,
     store: &Store,
-    bus: Option<&Reloader>,
+    running: Running<'_>,
     into: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<serde_json::Value, Failure> {
@@ -137,11 +146,12 @@ fn fill(
     let copy_of = DataDir::new(into);
     if dir.bus().exists() {
         make_dir(&copy_of.bus())?;
-        bus::back_up(dir, &copy_of, bus)?;
+        bus::back_up(dir, &copy_of, running.bus)?;
         if dir.services_file().exists() {
             copy(&dir.services_file(), &copy_of.services_file(), 0o600)?;
         }
     }
+    member::back_up(dir.path(), into, running.house)?;
     for from in dir.key_files()? {
         let name = from.file_name().expect("a file of a folder has a name");
         copy(&from, &into.join(name), 0o600)?;
@@ -328,7 +338,7 @@ fn beside(path: &Path) -> Result<PathBuf, Failure> {
     Ok(parent(path).join(name))
 }
 
-fn make_dir(path: &Path) -> Result<(), Failure> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), Failure> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -336,7 +346,27 @@ fn make_dir(path: &Path) -> Result<(), Failure> {
         .map_err(|e| Failure::system(path.display(), &e))
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
+/// Copies all files below a folder into another one, but for what has one of the names in `left_out`.
+pub(crate) fn copy_tree(from: &Path, to: &Path, left_out: &[&str]) -> Result<(), Failure> {
+    let system = |e: io::Error| Failure::system(from.display(), &e);
+    for entry in fs::read_dir(from).map_err(system)? {
+        let entry = entry.map_err(system)?;
+        let name = entry.file_name();
+        if left_out.iter().any(|left| name == *left) {
+            continue;
+        }
+        let target = to.join(&name);
+        if entry.file_type().map_err(system)?.is_dir() {
+            make_dir(&target)?;
+            copy_tree(&entry.path(), &target, left_out)?;
+        } else {
+            copy(&entry.path(), &target, 0o600)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     let source = |e: io::Error| Failure::system(from.display(), &e);
     let target = |e: io::Error| Failure::system(to.display(), &e);
     let mut reader = File::open(from).map_err(source)?;

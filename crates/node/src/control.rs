@@ -25,10 +25,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    backup,
+    backup::{self, Running},
     bus::Reloader,
     datadir::DataDir,
     failure::{Exit, Failure},
+    member::House,
     node::Listening,
 };
 
@@ -73,6 +74,7 @@ impl Control {
         node: Node,
         listening: &Listening,
         bus: Option<Reloader>,
+        house: Option<Arc<House>>,
     ) -> Result<Control, Failure> {
         let path = dir.control_socket();
         let system = |error: io::Error| Failure::system(path.display(), &error);
@@ -100,7 +102,11 @@ impl Control {
                             return;
                         }
                         if let Ok(stream) = stream {
-                            serve(stream, &dir, &node, &answer, bus.as_ref());
+                            let running = Running {
+                                bus: bus.as_ref(),
+                                house: house.as_deref(),
+                            };
+                            serve(stream, &dir, &node, &answer, running);
                         }
                     }
                 })
@@ -175,7 +181,7 @@ fn serve(
     dir: &DataDir,
     node: &Node,
     listening: &serde_json::Value,
-    bus: Option<&Reloader>,
+    running: Running<'_>,
 ) {
     let _ = stream.set_read_timeout(Some(REQUEST_TIMEOUT));
     let _ = stream.set_write_timeout(Some(REQUEST_TIMEOUT));
@@ -191,14 +197,14 @@ fn serve(
     };
     let result = match serde_json::from_str(&line) {
         Ok(Request::Listening) => Ok(listening.clone()),
-        Ok(Request::BusReload) => match bus {
+        Ok(Request::BusReload) => match running.bus {
             Some(bus) => bus.reload(),
             None => Ok(serde_json::json!({"closed": 0})),
         },
         Ok(Request::Backup { to }) => {
             tracing::info!(to = %to.display(), "backup begins");
             let mut told = 0;
-            let result = backup::write(dir, node.store(), bus, &to, &mut |done, total| {
+            let result = backup::write(dir, node.store(), running, &to, &mut |done, total| {
                 // A hundred steps are enough for a bar.
                 let step = done.saturating_mul(100) / total.max(1);
                 if step > told {

@@ -10,6 +10,7 @@
 //!   daybook.toml         settings
 //!   control.sock         0600, where the running node takes orders from its own machine
 //!   bus/                 services and their key hashes, durable subscriptions of the service bus
+//!   members/             members of the consortium that live here (`member`)
 //!   ledger/              the log of blocks and what follows from it (docs/format.md)
 //! ```
 

@@ -18,7 +18,8 @@ use daybook_ledger::{
     consortium::{Answer as Rule, Card, Did, Profile, canon_object},
 };
 use daybook_member::{
-    Check, Hosted, Identity, Member, MemberError, Peer, Relay, Settings, read_policy, tls_config,
+    Check, DiskError, Hosted, Identity, Member, MemberError, Peer, Relay, Settings, read_policy,
+    tls_config,
 };
 use daybook_pipeline::Node;
 use http::Request;
@@ -31,6 +32,7 @@ use tokio::{
 };
 
 use crate::{
+    backup,
     cli::NodeFlags,
     config::LogFormat,
     consortium::read_card,
@@ -54,6 +56,8 @@ const KEY: &str = "member.key";
 const CARD: &str = "card.json";
 const CONDUCT: &str = "member.json";
 const GENESIS: &str = "genesis.bin";
+/// What the relay of a node keeps, beside its members' folders.
+const RELAY: &str = "relay.redb";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MemberCommand {
@@ -318,6 +322,36 @@ pub(crate) fn folders(data_dir: &Path) -> Result<Vec<(Did, PathBuf)>, Failure> {
     Ok(found)
 }
 
+/// Copies what the members of a data directory keep into the data directory `into`: the stores as they are
+/// at this moment, by those who have them open, and then every other file.
+pub(crate) fn back_up(
+    data_dir: &Path,
+    into: &Path,
+    running: Option<&House>,
+) -> Result<(), Failure> {
+    let failed = |error: DiskError| Failure::new(Exit::Damaged, error.to_string());
+    for (did, folder) in folders(data_dir)? {
+        let to = members_folder(into).join(did.to_string());
+        backup::make_dir(&to)?;
+        running
+            .and_then(|house| house.copy_store(did, &to))
+            .unwrap_or_else(|| daybook_member::copy_store(&folder, &to))
+            .map_err(failed)?;
+        backup::copy_tree(&folder, &to, &daybook_member::LEFT_OUT)?;
+    }
+    let from = members_folder(data_dir).join(RELAY);
+    if !from.exists() {
+        return Ok(());
+    }
+    let to = members_folder(into);
+    backup::make_dir(&to)?;
+    match running {
+        Some(house) => house.relay.copy_store(&to.join(RELAY)).map_err(failed),
+        // Only a node opens it, and none is running.
+        None => backup::copy(&from, &to.join(RELAY), 0o600),
+    }
+}
+
 /// The member that is meant.
 pub(crate) fn chosen(data_dir: &Path, wanted: Option<Did>) -> Result<(Did, PathBuf), Failure> {
     let mut found = folders(data_dir)?;
@@ -546,11 +580,14 @@ async fn genesis(client: &ConsortiumClient, folder: &Path) -> Result<Genesis, Fa
 
 /// The members that a node hosts, and the relay for those elsewhere.
 #[derive(Debug)]
-pub(crate) struct House(Arc<Hosted>);
+pub(crate) struct House {
+    hosted: Arc<Hosted>,
+    relay: Arc<Relay>,
+}
 
 impl Guest for House {
     fn takes(&self, path: &str) -> bool {
-        self.0.takes(path)
+        self.hosted.takes(path)
     }
 
     fn answer(&self, request: Request<Incoming>, peer: IpAddr, secure: bool) -> GuestAnswer<'_> {
@@ -558,7 +595,7 @@ impl Guest for House {
             address: peer,
             secure,
         };
-        Box::pin(self.0.answer(request, peer))
+        Box::pin(self.hosted.answer(request, peer))
     }
 }
 
@@ -578,7 +615,7 @@ impl House {
                 member.is_some_and(|member| member.active && member.card.verkey() == *key)
             })
         };
-        let path = members_folder(data_dir).join("relay.redb");
+        let path = members_folder(data_dir).join(RELAY);
         let network = genesis.hash();
         let relay = blocking(move || Relay::open(&path, network, Box::new(is_key_of)));
         let relay = relay.await?;
@@ -594,11 +631,19 @@ impl House {
             members.push(member.await?.map_err(failed)?);
             tracing::info!(%did, "a member lives here");
         }
-        Ok(House(Arc::new(Hosted::new(members, Some(relay)))))
+        let hosted = Arc::new(Hosted::new(members, Some(relay.clone())));
+        Ok(House { hosted, relay })
+    }
+
+    /// Copies the store of a member into the folder `to`, if that member runs here.
+    fn copy_store(&self, did: Did, to: &Path) -> Option<Result<(), DiskError>> {
+        let members = self.hosted.members();
+        let member = members.iter().find(|member| member.did() == did)?;
+        Some(member.copy_store(to))
     }
 
     /// Stops all members.
     pub(crate) async fn stop(&self) {
-        self.0.stop().await;
+        self.hosted.stop().await;
     }
 }

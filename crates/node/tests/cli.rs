@@ -629,6 +629,45 @@ fn a_backup_of_a_running_node_restores_to_the_same_ledger() {
 }
 
 #[test]
+fn a_backup_holds_the_members_that_live_on_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let dir = path("data");
+    let init = ["--json", "member", "init", "--label", "Port One"];
+    let made = daybook(&[&init[..], &["--data-dir", &dir]].concat())
+        .ok()
+        .one();
+    let home = Path::new("members").join(made["did"].as_str().unwrap());
+    let node = Node::start(Path::new(&dir));
+    let documents = Path::new(&dir).join(&home).join("documents");
+    fs::write(documents.join("whole"), b"a waybill").unwrap();
+    fs::write(documents.join("incoming/half"), b"a way").unwrap();
+    // By the node that runs and has their stores open, and by the command when none does.
+    let backup = |to: &str| daybook(&["backup", "--data-dir", &dir, "--to", to]).ok();
+    backup(&path("while running"));
+    assert_eq!(node.stop().code(), Some(0));
+    backup(&path("while standing"));
+    for to in ["while running", "while standing"] {
+        let restored = path(&format!("restored from {to}"));
+        daybook(&["restore", "--from", &path(to), "--data-dir", &restored]).ok();
+        let home = Path::new(&restored).join(&home);
+        assert_eq!(
+            fs::read(home.join("documents/whole")).unwrap(),
+            b"a waybill"
+        );
+        assert!(!home.join("documents/incoming").exists());
+        assert!(home.join("member.redb").exists() && !home.join("mirror.redb").exists());
+        let shown = daybook(&["--json", "member", "show", "--data-dir", &restored])
+            .ok()
+            .one();
+        assert_eq!(shown["verkey"], made["verkey"]);
+        let node = Node::start(Path::new(&restored));
+        assert!(home.join("mirror.redb").exists(), "it is made anew");
+        assert_eq!(node.stop().code(), Some(0));
+    }
+}
+
+#[test]
 fn a_damaged_backup_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
