@@ -46,11 +46,9 @@ bench *names:
 bench-quick *names:
     bench/run --quick {{ names }}
 
-# Hundreds of services call each other over the bus while some are killed
-soak minutes="10":
-    cargo build --release --locked -p daybook
-    conformance/run bus-node
-    node bench/bus/soak.mjs --minutes {{ minutes }}
+# Ten minutes of services that call each other over the bus while some are killed
+soak:
+    bench/run soak
 
 # One fuzz target for some seconds (needs a nightly toolchain and cargo-fuzz)
 fuzz target seconds="60":
