@@ -63,8 +63,10 @@ export function data(question, params, options) {
 
 function messageOf(body) {
   try {
-    const { message } = JSON.parse(body)
+    const { message, detail } = JSON.parse(body)
     if (typeof message === 'string') return message
+    // A member's gateway says it so.
+    if (typeof detail === 'string') return detail
     const [[name, text]] = Object.entries(message)
     return `${name}: ${text}`
   } catch {

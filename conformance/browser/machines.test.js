@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createWriteStream, writeFileSync } from 'node:fs'
+import { createWriteStream, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { after, before, describe, test } from 'node:test'
@@ -338,5 +338,101 @@ describe('bus and ledgers', () => {
       await page.picture(`machines-${style}`, { fullPage: view === DESK })
       await page.close()
     }
+  })
+})
+
+/** Runs the binary to its end: how it ended, and what it said. */
+async function command(args, input = '') {
+  const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('DAYBOOK_')))
+  const child = spawn(process.env.CONFORMANCE_BINARY, ['--json', ...args], { env })
+  const said = { out: '', err: '' }
+  child.stdout.on('data', (text) => { said.out += text })
+  child.stderr.on('data', (text) => { said.err += text })
+  child.stdin.end(input)
+  const [code] = await once(child, 'close')
+  return { code, ...said }
+}
+
+/** An organisation's identity in a folder: its DID, its key and its card. */
+async function organisation(folder, label) {
+  const made = await command(['member', 'init', '--data-dir', folder, '--label', label])
+  assert.equal(made.code, 0, made.err)
+  const [did] = readdirSync(join(folder, 'members'))
+  const own = join(folder, 'members', did)
+  return { did, own, key: join(own, 'member.key'), card: join(own, 'card.json') }
+}
+
+describe('a person of a member', () => {
+  const password = 'a long password'
+  let node, acme, harbour
+  before(async () => {
+    node = await Node.start('console-desk', [], async (folder) => {
+      harbour = await organisation(join(folder, 'data'), 'Harbour Customs')
+      acme = await organisation(join(folder, 'acme'), 'Acme Shipping')
+      // Its sound proposals are left to people.
+      writeFileSync(join(harbour.own, 'member.json'), JSON.stringify({ ask: true }))
+      const added = await command(['user', 'add', '--data-dir', join(folder, 'data'), '--admin', 'clerk', '--password-file', '-'], password)
+      assert.equal(added.code, 0, added.err)
+      return ['--consortium-members', [acme.card, harbour.card].join(','), '--consortium-documents', 'any']
+    })
+  })
+  after(() => node?.stop())
+
+  const propose = (verb, name, entry, more = []) => command(['ledger', verb, name, '--key', acme.key, ...more, '--entry', JSON.stringify(entry), '--url', node.url])
+
+  const enter = async (page) => {
+    await page.click('#desk')
+    await page.tab.type('input[name=name]', 'clerk')
+    await page.tab.type('input[name=password]', password)
+    await page.click('.submit button')
+  }
+
+  test('agrees to a proposal, and with that it is committed', async () => {
+    const page = await Page.open(node, '#/ledgers')
+    await enter(page)
+    await page.see('Nothing waits.')
+    const created = propose('create', 'CONT-9', { no: 'WB-118' }, ['--participant', harbour.did])
+    await page.see('Acme Shipping', 'CONT-9', 'WB-118', 'Left to a person')
+    await page.assertFits('a proposal')
+    await page.picture('desk-light')
+    await page.click('.question .agree')
+    const ended = await created
+    assert.equal(ended.code, 0, ended.err)
+    await page.see('is endorsed.', 'Nothing waits.')
+    await page.go('#/ledgers/CONT-9')
+    await page.see('Acme Shipping', 'Harbour Customs', 'all 2 must agree')
+    await page.close()
+  })
+
+  test('refuses a proposal, and its proposer reads why', async () => {
+    const page = await Page.open(node, '#/ledgers')
+    await enter(page)
+    const appended = propose('append', 'CONT-9', { no: 'WB-119' })
+    await page.see('WB-119')
+    await page.tab.type('.question input', 'the seal is broken')
+    await page.click('.question .refuse')
+    const ended = await appended
+    assert.equal(ended.code, 1)
+    assert.ok((ended.out + ended.err).includes('the seal is broken'), ended.out + ended.err)
+    await page.see('is refused.')
+    await page.close()
+  })
+
+  test('logs in with the right password only, and the page keeps it nowhere', async () => {
+    const page = await Page.open(node, '#/ledgers')
+    page.expected = /status of 401/
+    await page.click('#desk')
+    await page.tab.type('input[name=name]', 'clerk')
+    await page.tab.type('input[name=password]', 'another password')
+    await page.click('.submit button')
+    await page.tab.waitForSelector('.problem')
+    await page.tab.$$eval('.submit input', (inputs) => inputs.forEach((input) => { input.value = '' }))
+    await page.tab.type('input[name=name]', 'clerk')
+    await page.tab.type('input[name=password]', password)
+    await page.click('.submit button')
+    await page.see('Nothing waits.')
+    const kept = await page.tab.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href]))
+    assert.ok(!kept.includes(password))
+    await page.close()
   })
 })

@@ -12,13 +12,13 @@ import assert from 'node:assert/strict'
 const PATIENCE_MS = 60_000
 
 export class Node {
-  /** Starts a node with a fresh ledger. */
-  static async start(name, flags = []) {
+  /** Starts a node with a fresh ledger; `prepare` may put things into its folder and answer further flags. */
+  static async start(name, flags = [], prepare = async () => []) {
     const parent = process.env.CONFORMANCE_DATA ?? tmpdir()
     mkdirSync(parent, { recursive: true })
     const node = new Node()
     node.folder = mkdtempSync(join(parent, `${name}-`))
-    node.flags = flags
+    node.flags = [...flags, ...(await prepare(node.folder))]
     node.listen = '127.0.0.1:0'
     await node.start()
     return node

@@ -1,9 +1,9 @@
 // Ledgers that organisations share: containers, their entries and documents, who agreed, and what waits.
 
-import { useState } from '../vendor/hooks.js'
+import { useEffect, useState } from '../vendor/hooks.js'
 import { Amount, Empty, Facts, html, Id, Pager, Panel, Source, Strange, Time, Title, Waiting } from '../widgets.js'
 import { grouped, visible } from '../format.js'
-import { address, useAnswer, useData } from '../node.js'
+import { address, json, Problem, useAnswer, useData } from '../node.js'
 import { to } from '../router.js'
 import { useLive } from '../live.js'
 
@@ -12,6 +12,12 @@ const API = '/api/v1/consortium'
 const LEDGERS_SHOWN = 25
 const ENTRIES_SHOWN = 10
 const MEMBERS_READ = 1_000
+
+/** Milliseconds between two looks at what waits for a person. */
+const DESK_MS = 2_000
+
+/** Who decides for a member that this node hosts: in memory, until the page is left. */
+let clerk
 
 /** Names of members by their DID. */
 function useMembers() {
@@ -70,6 +76,7 @@ export function LedgersPage({ params }) {
         </div>
         <${Pager} first=${params.before && to(['ledgers'])} next=${ledgers.value.next !== null && ledgers.value.next !== undefined && to(['ledgers'], { before: ledgers.value.next })} />`}
     </${Panel}>
+    <${Desk} />
     <${Panel} title="Members" wide>
       ${!answer.value ? html`<${Waiting} answer=${answer} />` : list.length === 0 ? html`<${Empty}>The network has no members yet. <code>consortium.members</code> names the first.</${Empty}>` : html`
         <div class="list members" role="table" aria-label="Members">
@@ -161,4 +168,87 @@ function documents(text) {
   const found = [entry?.documents, entry?.attachments, entry?.txn?.data?.documents].flat().filter((each) => each && typeof each === 'object')
   if (found.length === 0) return undefined
   return html`<span class="many">${found.slice(0, 20).map((each, at) => html`<${Strange} key=${at} text=${String(each.filename ?? each.name ?? each.uid ?? 'a document')} max=${60} />`)}</span>`
+}
+
+/** What waits for a person of a member that this node hosts: to be agreed to, or refused with a reason. */
+function Desk() {
+  const [open, setOpen] = useState(Boolean(clerk))
+  const [state, setState] = useState({})
+  const [tick, setTick] = useState(0)
+  const ask = (path, options = {}) => json(path, { ...options, credentials: 'omit', headers: { authorization: clerk.header, ...options.headers } })
+  useEffect(() => {
+    if (!clerk) return undefined
+    const stop = new AbortController()
+    ask('/proposals/', { signal: stop.signal }).then(
+      (value) => setState((before) => ({ ...before, waiting: value.results, wrong: undefined })),
+      (problem) => {
+        if (stop.signal.aborted) return
+        if (problem.status === 401 || problem.status === 403 || problem.status === 404) clerk = undefined
+        setState({ wrong: problem.status === 404 ? 'This node hosts no member. A member that runs by itself has a gateway of its own.' : problem.message })
+      },
+    )
+    const timer = setTimeout(() => setTick(tick + 1), DESK_MS)
+    return () => {
+      stop.abort()
+      clearTimeout(timer)
+    }
+  }, [tick, open, clerk])
+  const enter = (event) => {
+    event.preventDefault()
+    const fields = new FormData(event.currentTarget)
+    const pair = new TextEncoder().encode(`${fields.get('name')}:${fields.get('password')}`)
+    clerk = { name: fields.get('name'), header: `Basic ${btoa(String.fromCharCode(...pair))}` }
+    setState({})
+    setTick(tick + 1)
+  }
+  const leave = () => {
+    clerk = undefined
+    setState({})
+    setOpen(false)
+  }
+  const decide = async (id, what, reason) => {
+    try {
+      const options = { method: 'POST', body: JSON.stringify(reason ? { reason } : {}), headers: { 'content-type': 'application/json' } }
+      const { decision } = await ask(`/proposals/${encodeURIComponent(id)}/${what}`, options)
+      setState((before) => ({ ...before, wrong: undefined, done: { id, decision } }))
+    } catch (problem) {
+      const known = problem instanceof Problem && problem.status === 409 ? 'It was decided before, in the other way.' : problem.message
+      setState((before) => ({ ...before, wrong: known }))
+    }
+    setTick((tick) => tick + 1)
+  }
+  if (!open) return html`<p><button type="button" class="button" id="desk" onClick=${() => setOpen(true)}>Decide for a member</button></p>`
+  return html`<${Panel} title="Waits for a person" wide aside=${clerk && html`<span class="faint">as <${Strange} text=${clerk.name} max=${40} /></span> <button type="button" class="button" onClick=${leave}>Leave</button>`}>
+    ${!clerk && html`<form class="submit" onSubmit=${enter}>
+      <p class="faint">For users of a member that this node hosts, who may decide for it. Name and password stay in this page only, until it is closed or loaded again.</p>
+      <label>User <input name="name" autocomplete="off" autocapitalize="none" required /></label>
+      <label>Password <input name="password" type="password" autocomplete="off" required /></label>
+      <div><button type="submit" class="button main">Show what waits</button></div>
+    </form>`}
+    <div role="status">
+      ${state.wrong && html`<p class="problem"><${Strange} text=${String(state.wrong)} /></p>`}
+      ${state.done && html`<p class="done">Proposal <${Id} kind="transaction" value=${state.done.id} /> is ${visible(String(state.done.decision))}.</p>`}
+    </div>
+    ${clerk && state.waiting && (state.waiting.length === 0 ? html`<${Empty}>Nothing waits.</${Empty}>` : state.waiting.map((question) => html`<${Question} key=${question.proposal} question=${question} decide=${decide} />`))}
+  </${Panel}>`
+}
+
+function Question({ question, decide }) {
+  const [reason, setReason] = useState('')
+  const { proposal, kind, label, ledgers = [], entries = [], deadline, why } = question
+  return html`<div class="part record question">
+    <${Facts} rows=${[
+      ['Proposal', html`<${Id} kind="transaction" value=${proposal} />`],
+      ['By', label && html`<${Strange} text=${label} max=${60} />`],
+      ['To', html`${visible(String(kind ?? '').replaceAll('_', ' '))} <span class="many">${ledgers.map((name) => html`<a key=${name} href=${to(['ledgers', name])}><${Strange} text=${name} max=${60} /></a>`)}</span>`],
+      ['Until', deadline && html`<${Time} value=${deadline} />`],
+      ['Left to a person', why && html`<${Strange} text=${String(why)} max=${200} />`],
+    ]} />
+    ${entries.map((entry, at) => html`<${Source} key=${at} text=${JSON.stringify(entry)} />`)}
+    <form class="buy" onSubmit=${(event) => { event.preventDefault(); decide(proposal, 'refuse', reason.trim()) }}>
+      <button type="button" class="button main agree" onClick=${() => decide(proposal, 'endorse')}>Agree</button>
+      <label class="choice">or refuse, because <input value=${reason} onInput=${(event) => setReason(event.currentTarget.value)} required maxlength="200" /></label>
+      <button type="submit" class="button refuse">Refuse</button>
+    </form>
+  </div>`
 }
