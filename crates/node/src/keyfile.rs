@@ -11,11 +11,12 @@ use std::{
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    encoding::{AsDer, PublicKeyX509Der},
+    encoding::{AsDer, Pkcs8V1Der},
     rsa,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use daybook_client::tracker::PeerKey;
 use daybook_ledger::{PublicKey, SigningKey};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -150,8 +151,7 @@ pub(crate) fn generate_secret(kind: Kind) -> Secret {
         Kind::Rsa => {
             let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048)
                 .expect("the library makes keys of a size that it names");
-            let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> =
-                pair.as_der().expect("a key that was made has an encoding");
+            let der: Pkcs8V1Der<'_> = pair.as_der().expect("a key that was made has an encoding");
             let bytes = Zeroizing::new(der.as_ref().to_vec());
             let public = public_half(kind, &bytes).expect("the key was made just now");
             Secret {
@@ -419,29 +419,9 @@ fn public_half(kind: Kind, bytes: &[u8]) -> Option<String> {
             let seed: [u8; 32] = bytes.try_into().ok()?;
             Some(SigningKey::from_seed(seed).public_key().to_string())
         }
-        Kind::Rsa => {
-            let pair = rsa::KeyPair::from_pkcs8(bytes).ok()?;
-            let der: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;
-            Some(pem(der.as_ref()))
-        }
-        Kind::P256 => {
-            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, bytes).ok()?;
-            let der: PublicKeyX509Der<'_> = pair.public_key().as_der().ok()?;
-            Some(pem(der.as_ref()))
-        }
+        Kind::Rsa => Some(PeerKey::rsa(bytes).ok()?.pem().to_owned()),
+        Kind::P256 => Some(PeerKey::p256(bytes).ok()?.pem().to_owned()),
     }
-}
-
-/// A SubjectPublicKeyInfo as PEM, without a line end behind it (wallet tracker, section 4.1).
-fn pem(der: &[u8]) -> String {
-    const LINE_CHARS: usize = 64;
-    let base64 = BASE64.encode(der);
-    let mut text = "-----BEGIN PUBLIC KEY-----\n".to_owned();
-    for line in base64.as_bytes().chunks(LINE_CHARS) {
-        text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
-        text.push('\n');
-    }
-    text + "-----END PUBLIC KEY-----"
 }
 
 fn parse(path: &Path) -> Result<(Kind, KeyFile), Failure> {
