@@ -437,7 +437,11 @@ impl Keys {
 /// Commits a transaction of ours, unless it is committed.
 async fn commit(node: &Node, transaction: &Transaction) -> Result<(), Failure> {
     let text = transaction.canonical().clone();
-    match node.submit(text, Acknowledge::Durable, Door::Bulk).await {
+    committed(node.submit(text, Acknowledge::Durable, Door::Bulk).await)
+}
+
+fn committed(outcome: Outcome) -> Result<(), Failure> {
+    match outcome {
         Outcome::Committed { .. } | Outcome::Accepted { .. } => Ok(()),
         Outcome::Rejected { rejection, .. } => Err(not_made(&rejection)),
         Outcome::Busy => Err(not_made(&"the node is busy; start it again")),
@@ -457,4 +461,18 @@ fn stopped() -> Failure {
         Exit::System,
         "the node stopped while the tracker was opened",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_node_is_not_called_a_stopped_one() {
+        let why = |outcome| committed(outcome).err().map(|failure| failure.to_string());
+        let busy = why(Outcome::Busy).unwrap_or_default();
+        assert!(busy.contains("is busy; start it again"), "{busy}");
+        let stopped = why(Outcome::Stopped).unwrap_or_default();
+        assert!(stopped.contains("the node stopped"), "{stopped}");
+    }
 }
