@@ -768,8 +768,8 @@ const EVERY_SUITE: Suites = Suites {
 };
 
 impl NaiveTracker<'_> {
-    /// Whether the tracker's entry that an asset transaction calls for is the next in the block: none of its
-    /// tokens comes or goes without one.
+    /// Whether the tracker's entry that an asset transaction calls for is the next in the block: none of
+    /// its tokens comes or goes without one.
     fn meet(&self, transaction: &Transaction, next: Option<&Entry>) -> Result<(), String> {
         let follows = |kind: EntryKind| match next {
             Some(Entry::Tracker(entry)) => {

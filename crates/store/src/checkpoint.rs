@@ -116,8 +116,8 @@ pub(crate) fn write(
     loop {
         piece.clear();
         piece.resize(8, 0);
-        // The lock is held for one chunk at a time, so that blocks hardly wait for outputs. Chunks added later hold
-        // only outputs that are newer than `start`.
+        // The lock is held for one chunk at a time, so that blocks hardly wait for the outputs. Chunks added
+        // later hold only outputs that are newer than `start`.
         let count = {
             let state = state.read();
             if chunk >= state.table.chunks() {

@@ -48,8 +48,8 @@ use keys::Signer;
 /// a second; beyond it the oldest are forgotten early, which lets an attacker repeat a question.
 const NONCES_MAX: usize = 1 << 18;
 
-/// Listings that are made at once, past events of subscriptions among them: each holds a thread and signs up
-/// to a thousand items.
+/// Listings that are made at once, past events of subscriptions among them: each holds a thread and signs
+/// up to a thousand items.
 const LISTINGS_MAX: usize = 4;
 
 /// Of these, those of one network: whoever asks for many waits for himself.

@@ -679,7 +679,8 @@ async fn remind(tracker: &Arc<Tracker>, node: &Node, looked: BlockTime, now: Blo
         return;
     }
     let (tracker, node) = (tracker.clone(), node.clone());
-    // Looking at many locks takes time that belongs to nobody's socket. A panic there is told by its own log.
+    // Looking at many locks takes time that belongs to nobody's socket. A panic there is told by its own
+    // log.
     let _ = tokio::task::spawn_blocking(move || {
         let later = |time: BlockTime| BlockTime(time.0.saturating_add(EXPIRING_MS));
         let (mut after, until) = (later(looked), later(now));
@@ -723,8 +724,8 @@ enum Place {
     SameAgain,
 }
 
-/// What of `locking`, of which `at_once` were asked for, can be told: more may have the last one's lock, which
-/// is told with them or not at all.
+/// What of `locking`, of which `at_once` were asked for, can be told: more may have the last one's lock,
+/// which is told with them or not at all.
 fn piece(mut locking: Vec<(u64, Arc<str>)>, at_once: usize) -> (Vec<(u64, Arc<str>)>, Place) {
     let Some((last, _)) = locking.last().filter(|_| locking.len() >= at_once) else {
         return (locking, Place::End);
