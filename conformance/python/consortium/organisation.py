@@ -116,7 +116,7 @@ class Organisation:
         return self.get("/maintenance/allocate_token/").json()["token"]
 
     def socket(self, token=None):
-        url = self.url.replace("http", "ws", 1) + f"/transactions?token={token or self.token()}"
+        url = self.url.replace("http", "ws", 1) + f"/transactions?token={self.token() if token is None else token}"
         return websocket.create_connection(
             url, timeout=ANSWER_SECONDS_MAX, sslopt={"cert_reqs": ssl.CERT_NONE}
         )
