@@ -438,7 +438,7 @@ impl LedgerMachine {
         building: &mut Building,
     ) -> Result<(), Broken> {
         let shared = self.shared.clone();
-        let history = shared.store.tracker_history();
+        let history = shared.store.tracker_history_counted(allowance);
         let decision = self.tracker.decide(command, building.time, &history);
         if let Some(error) = history.failure() {
             let answer = TrackerAnswer::Refused(undecided(&error));
@@ -565,6 +565,10 @@ impl LedgerMachine {
                 }
                 Candidate::Tracker { command, ticket } => {
                     self.decide_tracker(&command, ticket, &mut changes, &allowance, building)?;
+                    // The next block waits while the log is read. The rest is decided for that one.
+                    if allowance.is_used_up() {
+                        break;
+                    }
                 }
                 Candidate::Consortium { command, ticket } => {
                     self.decide_consortium(&command, ticket, building)?;

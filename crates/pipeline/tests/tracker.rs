@@ -19,15 +19,17 @@ use daybook_ledger::{
     block::{Entry, Genesis, Parent, Validator},
     json::Object,
     tracker::{
-        self, Address, Book, Code, Contract, EntryKind, Fact, Key, Payload, Price, RecordType,
-        Request, Settings, Settled, Suites, command, draft,
+        self, Address, Book, Code, Contract, EntryKind, Fact, History, IndexKey, Key, Payload,
+        Price, RecordType, Request, Settings, Settled, Suites, command, draft,
     },
 };
 use daybook_pipeline::{
     Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller, Wake,
     TrackerOptions, start,
 };
-use daybook_store::{CheckOptions, Options, StoredBlock, check, disk::simulated::SimulatedDisk};
+use daybook_store::{
+    Allowance, CheckOptions, Options, StoredBlock, check, disk::simulated::SimulatedDisk,
+};
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -378,6 +380,24 @@ async fn a_channel_lives_through_a_restart_and_its_closing_is_found_again() {
     let code = house.refused(cosigned(command::CLOSE_TRANSFER, text, &payer, &payee));
     assert_eq!(code, Code::AlreadyClosed);
     house.stop_and_check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_commands_read_of_the_log_is_taken_from_the_block_s_allowance() {
+    let house = House::open().await;
+    let (payer, payee) = (key(20), key(21));
+    let contract = house.channel("c1", &payer, &payee, Address::common(&pem(&payee)));
+    house.close(&contract, 3, &payer, &payee);
+    let house = house.restart();
+    // Each read counts 4 KiB at least.
+    let allowance = Allowance::new(10 << 10);
+    let history = house.node.store().tracker_history_counted(&allowance);
+    for used_up in [false, false, true, true] {
+        assert!(history.newest(IndexKey::Object("none")).is_none());
+        assert!(history.newest(IndexKey::Object("c1")).is_some());
+        assert_eq!(allowance.is_used_up(), used_up);
+    }
+    assert!(history.failure().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

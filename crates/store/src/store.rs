@@ -637,11 +637,16 @@ impl Allowance {
         self.lifted.set(whole && depends_on_history);
     }
 
+    /// Nothing is left of it.
+    pub fn is_used_up(&self) -> bool {
+        self.left.get() == 0
+    }
+
     fn is_spent(&self) -> bool {
         self.left.get() == 0 && !self.lifted.get()
     }
 
-    fn spend(&self, bytes: usize) {
+    pub(crate) fn spend(&self, bytes: usize) {
         let bytes = READ_BYTES_MIN.max(bytes as u64);
         self.left.set(self.left.get().saturating_sub(bytes));
     }

@@ -8,7 +8,8 @@ use daybook_ledger::{
 };
 
 use crate::{
-    Store, StoreError, index::key::Family, log::record::Text, place::unpack, store::Shared,
+    Allowance, Store, StoreError, index::key::Family, log::record::Text, place::unpack,
+    store::Shared,
 };
 
 /// Which way entries are walked.
@@ -76,7 +77,16 @@ impl Store {
     pub fn tracker_history(&self) -> TrackerHistory<'_> {
         TrackerHistory {
             shared: &self.shared,
+            allowance: None,
             failure: RefCell::default(),
+        }
+    }
+
+    /// The same; what is read is taken from an allowance, which refuses nothing here.
+    pub fn tracker_history_counted<'s>(&'s self, allowance: &'s Allowance) -> TrackerHistory<'s> {
+        TrackerHistory {
+            allowance: Some(allowance),
+            ..self.tracker_history()
         }
     }
 }
@@ -85,6 +95,7 @@ impl Store {
 /// [`TrackerHistory::failure`] after each use, and take nothing for decided when there was one.
 pub struct TrackerHistory<'s> {
     shared: &'s Shared,
+    allowance: Option<&'s Allowance>,
     failure: RefCell<Option<StoreError>>,
 }
 
@@ -153,15 +164,17 @@ impl Shared {
 
 impl History for TrackerHistory<'_> {
     fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
-        self.shared
-            .newest_tracker_entry(key)
-            .unwrap_or_else(|error| {
-                // Damage stops the node; what the operating system refused may go another time.
-                if !error.is_transient() {
-                    self.shared.note_fault(error.again());
-                }
-                self.failure.replace(Some(error));
-                None
-            })
+        let newest = self.shared.newest_tracker_entry(key);
+        if let (Some(allowance), Ok(Some(entry))) = (self.allowance, &newest) {
+            allowance.spend(entry.text().len());
+        }
+        newest.unwrap_or_else(|error| {
+            // Damage stops the node; what the operating system refused may go another time.
+            if !error.is_transient() {
+                self.shared.note_fault(error.again());
+            }
+            self.failure.replace(Some(error));
+            None
+        })
     }
 }
