@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict'
 import { after as afterAll, before, describe, test } from 'node:test'
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { Broker, CLIENTS, Service, TRANSPORTS, pause } from './broker.mjs'
 
 let broker
@@ -430,17 +431,23 @@ test('28. the pages have their shapes', async () => {
 test('29. a round trip takes less than a millisecond', async () => {
   const [meter, grid] = [await join('meter'), await join('grid', { subscribe: 'n29' })]
   grid.serves('n29', () => 1)
-  const took = []
+  const plain = await echo()
+  const [took, echoed] = [[], []]
   for (let n = 0; n < 1_000; n++) {
     const began = performance.now()
     await meter.call('n29', `r29-${n}`)
-    took.push(performance.now() - began)
+    const between = performance.now()
+    await plain.there_and_back()
+    took.push(between - began)
+    echoed.push(performance.now() - between)
   }
-  took.sort((a, b) => a - b)
-  // Without TCP_NODELAY it is 44 ms. A machine that runs all suites at once is given some slack.
-  const bound = Number(process.env.CONFORMANCE_ROUND_TRIP_MS ?? 5)
-  assert.ok(took[500] < bound, `median ${took[500]} ms`)
-  console.log(`# median ${took[500].toFixed(3)} ms, p99 ${took[990].toFixed(3)} ms`)
+  plain.close()
+  const median = (list) => list.sort((a, b) => a - b)[list.length / 2]
+  // A millisecond; but where a byte there and back takes long, so may a call, which takes two of them and
+  // wakes three processes. Without TCP_NODELAY it is 44 ms, on whatever machine.
+  const bound = Math.max(1, 10 * median(echoed))
+  assert.ok(median(took) < bound, `median ${median(took)} ms, of a byte ${median(echoed)} ms`)
+  console.log(`# median ${median(took).toFixed(3)} ms, p99 ${took[990].toFixed(3)} ms; of a byte ${median(echoed).toFixed(3)} ms`)
 })
 
 test('30. no line of the log contains a key', async () => {
@@ -597,6 +604,24 @@ test('the command line calls, serves and subscribes', async () => {
   await assert.rejects(command('bus', 'call', 'nobody.home', ...flags), /no_responders/)
   await own.stop()
 })
+
+/** A byte on loopback, in turn with what is measured: what this machine can do at this moment. */
+async function echo() {
+  const server = createServer((socket) => socket.setNoDelay(true).pipe(socket)).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const socket = connect(server.address().port, '127.0.0.1').setNoDelay(true)
+  await once(socket, 'connect')
+  return {
+    there_and_back() {
+      socket.write('x')
+      return once(socket, 'data')
+    },
+    close() {
+      socket.destroy()
+      server.close()
+    },
+  }
+}
 
 async function own_key() {
   const file = `${broker.folder}/owner.key`
