@@ -175,6 +175,7 @@ impl Journal {
         if !self.buffer.is_empty() {
             (&*self.file).write_all(&self.buffer)?;
             self.bytes += self.buffer.len() as u64;
+            metrics::counter!("daybook_bus_notes_bytes_total").increment(self.buffer.len() as u64);
             self.buffer.clear();
             // A burst of large answers need not be paid for ever.
             self.buffer.shrink_to(1 << 20);
@@ -274,6 +275,7 @@ pub(crate) fn flush(
             }
         }
         unflushed.store(false, Ordering::Release);
+        let began = Instant::now();
         let mut told = Vec::new();
         let mut flushed: Option<Arc<File>> = None;
         // The same file is flushed once, behind the last of its orders; a file's end comes before its
@@ -311,6 +313,7 @@ pub(crate) fn flush(
                 failed(&error);
             }
         }
+        metrics::histogram!("daybook_bus_notes_flush_seconds").record(began.elapsed());
         for ticket in told {
             done(ticket, !broken);
         }

@@ -69,6 +69,16 @@ pub(crate) fn describe() {
     );
     describe_gauge!("daybook_bus_durable_bytes", Unit::Bytes, "Bytes of them");
     describe_gauge!("daybook_bus_dead_letters", "Dead letters that are kept");
+    describe_counter!(
+        "daybook_bus_notes_bytes_total",
+        Unit::Bytes,
+        "Notes of requests and answers written for a restart"
+    );
+    describe_histogram!(
+        "daybook_bus_notes_flush_seconds",
+        Unit::Seconds,
+        "Time to flush them"
+    );
     describe_histogram!(
         "daybook_bus_key_check_seconds",
         Unit::Seconds,
