@@ -1,16 +1,12 @@
 //! Following the consortium's book: pages of entries as long as there are any, then the node's event
 //! stream tells when there are more. The pages are the truth; an event only wakes.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use daybook_ledger::{BlockTime, Position, consortium::Entry};
 
 use super::{ConsortiumClient, PAGE_ENTRIES_MAX};
-use crate::{Cursor, Error, EventFilter, Events, From, client::BackOff};
+use crate::{Cursor, Error, EventFilter, Events, From, socket::Tries};
 
 /// A follower of the consortium's book. Reconnects by itself; see [`FollowedEntries::next`].
 pub struct FollowedEntries {
@@ -84,26 +80,17 @@ impl FollowedEntries {
     }
 
     async fn read_page(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
-        let mut back_off = BackOff::default();
+        let mut tries = Tries::within(self.give_up_after);
         loop {
-            let error = match self.client.entries(self.next, PAGE_ENTRIES_MAX).await {
+            match self.client.entries(self.next, PAGE_ENTRIES_MAX).await {
                 Ok(page) => {
                     self.next = page.next;
                     self.at_head = page.is_last;
                     self.read.extend(page.entries);
                     return Ok(());
                 }
-                Err(error) => error,
-            };
-            let given_up = self
-                .give_up_after
-                .is_some_and(|limit| began.elapsed() >= limit);
-            if !error.is_transient() || given_up {
-                return Err(error);
+                Err(error) => tries.after(error, "the consortium's book").await?,
             }
-            tracing::debug!(%error, "reading the consortium's book again");
-            back_off.pause().await;
         }
     }
 
