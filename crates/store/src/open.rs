@@ -249,6 +249,10 @@ pub fn open(
             }
         }
     }
+    // Every entry was checked as it came; this looks at what they add up to.
+    if let Err(violation) = replay.state.consortium.audit() {
+        return Err(StoreError::damaged(&folders.log, 0, violation.to_string()));
+    }
     let torn = scan.torn();
     recovery.torn_bytes = torn.bytes;
     let tip = replay.state.mark.tip;
