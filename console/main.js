@@ -74,7 +74,7 @@ function Search() {
     if (text.trim()) go(['search'], { q: text.trim() })
   }
   return html`<form class="search" role="search" onSubmit=${submit}>
-    <input id="search" type="search" value=${text} onInput=${(event) => setText(event.currentTarget.value)} placeholder="Id, key, address, channel, height, words"
+    <input id="search" type="search" value=${text} onInput=${(event) => setText(event.currentTarget.value)} placeholder="Id, key, address, channel, ledger, height, words"
       aria-label="Search (press / to come here)" autocomplete="off" autocapitalize="none" spellcheck="false" />
   </form>`
 }

@@ -298,6 +298,8 @@ describe('bus and ledgers', () => {
     await page.see('waybill')
     await page.click('.record .id a')
     await page.see('consortium endorse', 'committed', 'CONT-1')
+    await page.search('CONT-1')
+    await page.see('Opened by', 'all 3 must agree')
     await page.close()
   })
 
@@ -378,7 +380,7 @@ describe('a person of a member', () => {
   })
   after(() => node?.stop())
 
-  const propose = (verb, name, entry, more = []) => command(['ledger', verb, name, '--key', acme.key, ...more, '--entry', JSON.stringify(entry), '--url', node.url])
+  const propose = (verb, name, entry, more = []) => command(['ledger', verb, name, '--key', acme.key, ...more, '--entry', JSON.stringify(entry), '--deadline-seconds', '300', '--url', node.url])
 
   const enter = async (page) => {
     await page.click('#desk')

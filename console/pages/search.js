@@ -13,6 +13,7 @@ const NAMES = {
   key: 'Public key',
   address: 'Address',
   channel: 'Channel',
+  ledger: 'Ledger',
   'asset-text': 'Asset whose data says',
   'metadata-text': 'Transaction whose metadata says',
 }
@@ -24,6 +25,7 @@ function target({ kind, name }) {
     case 'asset': return to(['assets', name])
     case 'key': return to(['keys', name])
     case 'address': case 'channel': return to(['channels', name])
+    case 'ledger': return to(['ledgers', name])
     default: return to(['transactions', name])
   }
 }
@@ -34,7 +36,7 @@ function said(text) {
 }
 
 /** Kinds that name one thing exactly; a transaction that made an asset is the asset's too. */
-const EXACT = ['block', 'transaction', 'key', 'address', 'channel']
+const EXACT = ['block', 'transaction', 'key', 'address', 'channel', 'ledger']
 
 export function SearchPage({ params }) {
   const wanted = (params.q ?? '').trim()
@@ -49,7 +51,7 @@ export function SearchPage({ params }) {
   }, [exact && first.name])
   return html`<${Title}>Search</${Title}>
     ${wanted && html`<p class="subject">for <strong><${Strange} text=${wanted} max=${120} /></strong></p>`}
-    ${!wanted ? html`<${Empty}>Search for the id of a transaction or an asset, a public key, an address, a channel, a block's height, a position, or words of assets and metadata.</${Empty}>`
+    ${!wanted ? html`<${Empty}>Search for the id of a transaction or an asset, a public key, an address, a channel, a ledger, a block's height, a position, or words of assets and metadata.</${Empty}>`
       : !hits ? html`<${Waiting} answer=${answer} />`
       : hits.length === 0 ? html`<${Empty}>Nothing was found. Ids and keys must be whole; words are looked for in the data of assets and in metadata.</${Empty}>`
       : html`<${Panel} wide><ul class="hits">${hits.map((hit, index) => html`<li key=${index}>

@@ -72,7 +72,8 @@ const VEILED: &str = "Addresses and channels of the wallet tracker are shown to 
                       node's own machine, or with its token; to everybody if tracker.public_log is set";
 
 /// What somebody is told who asks about the service bus of others.
-const BUS_VEILED: &str = "The service bus is shown to the operator: on the node's own machine, or with its token";
+const BUS_VEILED: &str =
+    "The service bus is shown to the operator: on the node's own machine, or with its token";
 
 /// What a question came to: an answer's body, nothing under that name, or a bad question.
 type Found = Result<Option<Vec<u8>>, Wrong>;
@@ -888,6 +889,12 @@ impl Asker<'_> {
             };
             let out = list.element();
             let _ = write!(out, "{{\"kind\":\"{kind}\",\"name\":");
+            append_text(out, text);
+            out.push(b'}');
+        }
+        if self.store.consortium(|book| book.ledger(text).is_some()) {
+            let out = list.element();
+            out.extend_from_slice(b"{\"kind\":\"ledger\",\"name\":");
             append_text(out, text);
             out.push(b'}');
         }

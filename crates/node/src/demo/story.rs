@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use daybook_client::{BookEvent, consortium::Outcome};
+use daybook_ledger::TransactionId;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    council::CONTAINER,
+    council::{ASKS, CONTAINER},
     text_of,
     town::{QUOTE, ROLES, Town},
     until,
@@ -258,23 +259,40 @@ async fn agree_on(
     let event = recorded(town, proposal).await?;
     let text = format!("{} proposes {what}", town.council.name(proposer));
     step(town, "proposed", Some(&event), &text);
-    let others: Vec<usize> = (0..town.council.size())
-        .filter(|member| *member != proposer)
-        .collect();
-    for (place, member) in others.iter().enumerate() {
-        let endorsed = town.council.endorse(*member, proposal).await?;
-        let event = recorded(town, &endorsed).await?;
-        let name = town.council.name(*member);
-        let (step_name, text) = match place + 1 == others.len() {
-            true => (
-                "committed",
-                format!("{name} agrees, and with that it is so"),
-            ),
-            false => ("endorsed", format!("{name} agrees")),
-        };
-        step(town, step_name, Some(&event), &text);
+    let id = proposal.entry.id();
+    // The member that is neither the proposer nor the one that people decide for agrees by itself.
+    let sound = 1 - proposer;
+    let event = endorsed(town, sound, id).await?;
+    let text = format!("{} agrees", town.council.name(sound));
+    step(town, "endorsed", Some(&event), &text);
+    let node = town.node("")?;
+    town.council.decide(&town.web, &node, id).await?;
+    let event = endorsed(town, ASKS, id).await?;
+    let effects = event.body["effects"].as_array();
+    let committed = effects.is_some_and(|all| all.iter().any(|each| each["effect"] == "committed"));
+    if !committed {
+        return Err(wrong("all agreed, and nothing came of it"));
     }
+    let name = town.council.name(ASKS);
+    let text = format!("a person of {name} agrees, and with that it is so");
+    step(town, "committed", Some(&event), &text);
     Ok(())
+}
+
+/// A member's word about a proposal, as the stream tells it.
+async fn endorsed(
+    town: &mut Town,
+    member: usize,
+    proposal: TransactionId,
+) -> Result<BookEvent, Failure> {
+    let (did, id) = (town.council.did(member), proposal.to_string());
+    town.witness()
+        .find("an endorsement", |event| {
+            event.kind == "consortium.endorse"
+                && event.body["member"] == did
+                && event.body["proposal"] == id
+        })
+        .await
 }
 
 /// What the stream tells of an entry of the consortium's book, which must be what was answered.

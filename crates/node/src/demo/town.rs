@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     children::{Children, Said},
-    council::{self, CONTAINER, Council},
+    council::{self, ASKS, CLERK, CONTAINER, Council},
     text_of, until,
     witness::Witness,
 };
@@ -126,6 +126,8 @@ pub(super) struct Town {
 impl Town {
     /// Starts the node; nobody else lives here yet.
     pub(super) async fn new(folder: &Path, free_ports: bool, out: Out) -> Result<Town, Failure> {
+        let children = Children::new(folder)?;
+        let prepared = council::prepare(&children, folder, &folder.join("node")).await?;
         let flags = [
             ("data_dir", text_of(&folder.join("node"))),
             ("listen", address(PORT_HTTP, free_ports)),
@@ -136,11 +138,11 @@ impl Town {
             ("tracker.quantum_power", QUANTUM_POWER.to_string()),
             ("tracker.income_price", QUANTUM_PRICE.to_string()),
             ("tracker.spend_price", QUANTUM_PRICE.to_string()),
+            ("consortium.members", prepared.cards.clone()),
+            ("consortium.documents", "any".to_owned()),
         ];
         let flags = flags.map(|(name, value)| (name.to_owned(), value));
-        council::prepare(folder, &folder.join("node"))?;
         let config = Config::from_settings(&Settings::load(&flags, [], None)?)?;
-        let children = Children::new(folder)?;
         let [customer, owner] = ["customer.key", "owner.key"].map(|name| {
             let key = keyfile::generate();
             keyfile::write(&folder.join(name), &key, None).map(|()| key.public_key())
@@ -159,7 +161,7 @@ impl Town {
         keyfile::write_new(&path, format!("{key}\n").as_bytes(), 0o600)
             .map_err(|e| Failure::system(path.display(), &e))?;
         let client = Client::new(url.parse().expect("the node's own address is an address"))?;
-        let council = Council::new(&client, folder)?;
+        let council = Council::new(&client, prepared);
         Ok(Town {
             out,
             folder: folder.to_owned(),
@@ -449,12 +451,15 @@ impl Town {
             .unwrap_or(0)];
         let shop = self.shop.as_ref().map_or("", |(url, _)| url);
         let (url, bus) = (&self.url, &self.bus_url);
+        let (acme, entry) = (self.council.key_path(0).display(), r#"{"no":"WB-8"}"#);
+        let (customs, password) = (self.council.name(ASKS), self.council.password());
         self.out.line(&format!(
             "\nTry, in a second terminal or on the page {url}/console:\n\
              \n  {program} order {robot} --key {place}/customer.key --url {url}\
              \n  {program} events --from 0 --url {url}\
              \n  {program} channel fetch {shop} --key {place}/reader.key --known-trackers {place}/trackers.json --out film-2 --url {url}\
-             \n  {program} ledger show {CONTAINER} --url {url}\
+             \n  {program} ledger append {CONTAINER} --key {acme} --deadline-seconds 300 --entry '{entry}' --url {url}\
+             \n      … and agree to it as {customs}: log in as {CLERK} with {password} on {url}/console#/ledgers\
              \n  {program} bus call {QUOTE} --key-file {place}/bus.key --url {bus}\
              \n  curl -X POST '{url}/send_tokens?address={}'\
              \n\nCtrl-C stops everything.",
