@@ -61,6 +61,12 @@ fn every_described_operation_answers_as_declared() {
         other => panic!("no example of {other}"),
     };
     for (path, item) in description["paths"].as_object().unwrap() {
+        // There is no member, ledger or proposal before somebody founded the consortium's network; the book's
+        // own tests do.
+        let of_a_network = path.contains('{') || path.ends_with("/requests");
+        if path.starts_with("/api/v1/consortium") && of_a_network {
+            continue;
+        }
         for method in METHODS {
             let Some(operation) = item.get(method) else {
                 continue;
@@ -93,10 +99,6 @@ fn every_described_operation_answers_as_declared() {
             if ["/api/v1/streams/events", "/api/v1/tracker", "/send_tokens"]
                 .contains(&path.as_str())
             {
-                continue;
-            }
-            // The consortium's book has members and ledgers only after somebody founded it; its own tests do.
-            if path.starts_with("/api/v1/consortium") {
                 continue;
             }
             // `transactions` needs one of two, which a list of parameters cannot say.
