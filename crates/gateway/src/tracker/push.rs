@@ -458,14 +458,14 @@ impl Subscription {
         self.is_over.load(Ordering::Relaxed) || self.session.is_gone()
     }
 
-    /// Reads the disk in turn, as listings do: of all subscriptions of a connection one at a time, and of
+    /// Reads the disk in turn, beside listings: of all subscriptions of a connection one at a time, and of
     /// all connections of a network so many. `None` when nobody listens any more.
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (session, peer) = (&self.session, self.session.connection.peer);
-        let _own = session.listing.acquire().await.ok()?;
+        let _own = session.catching_up.acquire().await.ok()?;
         let turn = loop {
             if self.is_over() {
                 return None;

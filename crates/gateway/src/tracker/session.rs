@@ -71,6 +71,8 @@ pub(super) struct Session {
     pub(super) connection: Arc<Connection>,
     /// The one listing that is made at a time.
     pub(super) listing: Semaphore,
+    /// The one subscription that reads past events at a time.
+    pub(super) catching_up: Semaphore,
     /// Names of its subscriptions.
     pub(super) subscribed: Mutex<Vec<String>>,
     state: Mutex<State>,
@@ -112,6 +114,7 @@ pub(super) async fn serve(
         tracker,
         connection,
         listing: Semaphore::new(1),
+        catching_up: Semaphore::new(1),
         subscribed: Mutex::default(),
         state: Mutex::default(),
         to_write: Notify::new(),
