@@ -837,6 +837,16 @@ impl<'v> Members<'v> {
                 format!("entries times ledgers are at most {SEQUENCES_PER_PROPOSAL_MAX}"),
             ));
         }
+        let bytes: usize = batch.entries.iter().map(|entry| entry.bare().len()).sum();
+        if names.len() * bytes > SEQUENCE_BYTES_PER_PROPOSAL_MAX {
+            return Err(Refusal::new(
+                Code::TooLarge,
+                format!(
+                    "bytes of entries times ledgers are at most {SEQUENCE_BYTES_PER_PROPOSAL_MAX}: \
+                     propose for fewer ledgers at a time"
+                ),
+            ));
+        }
         Ok(names)
     }
 

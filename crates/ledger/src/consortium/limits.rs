@@ -32,6 +32,11 @@ pub const LEDGERS_PER_PROPOSAL_MAX: usize = 128;
 /// Entries times ledgers of one proposal: each is one key of the index, written with one block.
 pub const SEQUENCES_PER_PROPOSAL_MAX: usize = 4_096;
 
+/// Bytes of entries times ledgers of one proposal: so much is hashed, because an entry has another number
+/// in each ledger, and that a few times on its way into a block. 16 MiB are some 20 ms, and as many as the
+/// largest entry takes in [`LEDGERS_PER_PROPOSAL_MAX`] ledgers.
+pub const SEQUENCE_BYTES_PER_PROPOSAL_MAX: usize = LEDGERS_PER_PROPOSAL_MAX * ENTRY_BYTES_MAX;
+
 /// Proposals for one ledger, the open one and those that wait behind it.
 pub const QUEUE_MAX: usize = 64;
 
