@@ -30,6 +30,8 @@ const LEDGERS: TableDefinition<'_, u64, &str> = TableDefinition::new("ledgers");
 const NAMES: TableDefinition<'_, &str, u64> = TableDefinition::new("names");
 /// Committed entries of ledgers, by local id and sequence number.
 const TRANSACTIONS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("transactions");
+/// Documents that are attached to entries of ledgers, by `uid` and local id.
+const ATTACHMENTS: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("attachments");
 /// Operations of the member's users, by `@id`.
 const OPERATIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("operations");
 /// What the member decided about proposals.
@@ -157,6 +159,7 @@ impl MirrorFile {
             change.open_table(LEDGERS)?;
             change.open_table(NAMES)?;
             change.open_table(TRANSACTIONS)?;
+            change.open_table(ATTACHMENTS)?;
             Ok(())
         })
         .map(MirrorFile)
@@ -244,6 +247,17 @@ impl MirrorFile {
             .collect()
     }
 
+    /// The ledgers that a document is attached to, and what is kept of it for each.
+    pub(crate) fn attachments(&self, uid: &str) -> Result<Vec<(u64, String)>> {
+        let table = self.0.begin_read()?.open_table(ATTACHMENTS)?;
+        let rows = table.range((uid, 0)..=(uid, u64::MAX))?;
+        rows.map(|row| {
+            let (place, text) = row?;
+            Ok((place.value().1, text.value().to_owned()))
+        })
+        .collect()
+    }
+
     /// Begins a change. One that is not `durable` is lost in a crash unless a durable one follows; the
     /// log gives it again.
     pub(crate) fn change(&self, durable: bool) -> Result<MirrorChange> {
@@ -318,6 +332,19 @@ impl MirrorChange {
         self.0
             .open_table(TRANSACTIONS)?
             .insert((ledger, number), text)?;
+        Ok(())
+    }
+
+    /// Notes a document that an entry of a ledger has attached. What the very first entry said of it is
+    /// kept as of ledger 0, which is none, and so comes first: whoever names a document of others later
+    /// gives it no other address and no other digest.
+    pub(crate) fn add_attachment(&self, uid: &str, ledger: u64, text: &str) -> Result<()> {
+        let mut attachments = self.0.open_table(ATTACHMENTS)?;
+        for place in [0, ledger] {
+            if attachments.get((uid, place))?.is_none() {
+                attachments.insert((uid, place), text)?;
+            }
+        }
         Ok(())
     }
 

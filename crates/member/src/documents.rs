@@ -128,19 +128,31 @@ impl Documents {
     /// Keeps a document that is whole: it is on disk, and then known, when this returns.
     pub(crate) fn keep(
         &self,
+        receiving: Receiving,
+        by: &str,
+        now_ms: u64,
+    ) -> Result<Document, DocumentError> {
+        let uid = uid(&receiving.filename);
+        self.keep_as(receiving, uid, by, now_ms)
+    }
+
+    /// As [`Documents::keep`], under a name that another member gave it.
+    pub(crate) fn keep_as(
+        &self,
         mut receiving: Receiving,
+        uid: String,
         by: &str,
         now_ms: u64,
     ) -> Result<Document, DocumentError> {
         receiving.file.sync_all()?;
-        let digest = receiving.sha256.clone().finish();
+        let (md5, sha256) = receiving.digests();
         let document = Document {
-            uid: uid(&receiving.filename),
+            uid,
             content_type: content_type(&extension(&receiving.filename)).to_owned(),
             filename: receiving.filename.clone(),
             bytes: receiving.bytes,
-            md5: hex::encode(receiving.md5.clone().finalize()),
-            sha256: hex::encode(digest),
+            md5,
+            sha256,
         };
         let path = self.path(&document.sha256);
         let folder = path.parent().unwrap_or(&self.folder).to_owned();
@@ -286,6 +298,12 @@ fn attachment_json(attachment: &mut Value) -> Option<&mut Object> {
 }
 
 impl Receiving {
+    /// MD5 and SHA-256 of what came so far, in hexadecimal.
+    pub(crate) fn digests(&self) -> (String, String) {
+        let md5 = hex::encode(self.md5.clone().finalize());
+        (md5, hex::encode(self.sha256.clone().finish()))
+    }
+
     /// Takes some bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), DocumentError> {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);

@@ -20,7 +20,7 @@ use crate::{
     disk::{DiskError, PlanKind},
     documents::{Document, DocumentError},
     endorser::{self, Choice, NotAsked},
-    health,
+    fetch, health,
     json::{object, own, text, write},
     member::{Member, Shared, blocking},
     message,
@@ -45,6 +45,8 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Passwords that are compared at once: each takes a core and megabytes for some hundredths of a second.
 const PASSWORDS_AT_ONCE: usize = 4;
+/// Documents that are fetched from other members at once.
+const FETCHES_AT_ONCE: usize = 8;
 /// Sockets at once.
 const SOCKETS_MAX: usize = 1_024;
 /// Pieces of an answer that wait for a slow reader.
@@ -67,6 +69,7 @@ pub struct Hosted {
     members: Vec<Member>,
     relay: Option<Arc<Relay>>,
     passwords: Semaphore,
+    fetches: Semaphore,
     sockets: Arc<Semaphore>,
 }
 
@@ -89,6 +92,7 @@ impl Hosted {
             members,
             relay,
             passwords: Semaphore::new(PASSWORDS_AT_ONCE),
+            fetches: Semaphore::new(FETCHES_AT_ONCE),
             sockets: Arc::new(Semaphore::new(SOCKETS_MAX)),
         }
     }
@@ -255,6 +259,11 @@ impl Asks<'_> {
             ["auth"] => return self.log_in(body).await,
             ["api", ..] => return self.relay(body).await,
             _ => {}
+        }
+        if let ["content", uid] = segments
+            && let Some(shown) = self.shown_by_member()
+        {
+            return self.content_for_member(uid, shown).await;
         }
         let uploads = segments == ["upload"];
         let known = match self.known().await {
@@ -848,14 +857,57 @@ impl Asks<'_> {
         Ok(reply)
     }
 
+    /// The signed request of another member's gateway.
+    fn shown_by_member(&self) -> Option<String> {
+        let shown = self.parts.headers.get(header::AUTHORIZATION)?;
+        let (scheme, rest) = shown.to_str().ok()?.split_once(' ')?;
+        scheme
+            .eq_ignore_ascii_case(fetch::SCHEME)
+            .then(|| rest.to_owned())
+    }
+
+    async fn content_for_member(&self, uid: &str, shown: String) -> Result<Reply, Refused> {
+        for member in self.hosted.members() {
+            let (shared, uid, shown) = (member.shared().clone(), uid.to_owned(), shown.clone());
+            let found = blocking(move || {
+                let document = shared.documents.find(&uid)?;
+                let document = document.filter(|_| fetch::may_read(&shared, &shown, &uid));
+                Ok::<_, DiskError>(document.map(|document| (shared, document)))
+            });
+            if let Some((shared, document)) = found.await.map_err(broken)? {
+                return self.give(shared, document);
+            }
+        }
+        // Who may not read it learns nothing of it.
+        Err(unknown("Invalid username/password."))
+    }
+
     async fn content(&self, known: Known, uid: &str) -> Result<Reply, Refused> {
-        let nothing = || Box::new(json(StatusCode::NOT_FOUND, &"Not Found".into()));
         let shared = known.shared;
         let found = {
             let (shared, uid) = (shared.clone(), uid.to_owned());
             blocking(move || shared.documents.find(&uid)).await
         };
-        let document = found.map_err(broken)?.ok_or_else(nothing)?;
+        let document = match found.map_err(broken)? {
+            Some(document) => Some(document),
+            None => {
+                let Ok(_turn) = self.hosted.fetches.acquire().await else {
+                    return Err(not_found());
+                };
+                fetch::bring(&shared, uid).await.map_err(|why| {
+                    tracing::warn!(why, "a document of another member is not here");
+                    let words = format!("The document is not here: {why}");
+                    Box::new(detail(StatusCode::BAD_GATEWAY, &words))
+                })?
+            }
+        };
+        match document {
+            Some(document) => self.give(shared, document),
+            None => Err(Box::new(json(StatusCode::NOT_FOUND, &"Not Found".into()))),
+        }
+    }
+
+    fn give(&self, shared: Arc<Shared>, document: Document) -> Result<Reply, Refused> {
         let tag = format!("\"{}\"", document.sha256);
         let headers = &self.parts.headers;
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());

@@ -10,6 +10,7 @@ mod check;
 mod disk;
 mod documents;
 mod endorser;
+mod fetch;
 mod health;
 mod http;
 mod json;

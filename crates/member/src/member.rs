@@ -14,12 +14,14 @@ use daybook_ledger::{
 };
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinHandle, time};
+use tokio_rustls::TlsConnector;
 
 use crate::{
     check::Check,
     disk::{DiskError, OwnFile},
     documents::{Documents, INCOMING},
     endorser::{self, Desk},
+    fetch,
     health::{self, Health},
     mirror::{MIRROR_FILE, Mirror, MirrorError},
     network::Network,
@@ -79,6 +81,9 @@ pub struct Settings {
     pub document_bytes_max: u64,
     /// Extensions of documents that are taken, in lower case; empty for all.
     pub document_types: Vec<String>,
+    /// PEM file with the certificates that other members' gateways are trusted by; `None` for the public
+    /// roots.
+    pub ca_file: Option<PathBuf>,
     /// The clock, in milliseconds since 1970.
     pub clock: fn() -> u64,
 }
@@ -101,6 +106,7 @@ impl Settings {
             // A scanned bundle of papers.
             document_bytes_max: 64 << 20,
             document_types: Vec::new(),
+            ca_file: None,
             clock: system_clock,
         }
     }
@@ -126,10 +132,12 @@ pub enum MemberError {
     /// The folder.
     #[error("{0}: {1}")]
     Folder(String, io::Error),
+    /// The certificates to trust.
+    #[error("certificates to trust: {0}")]
+    Trust(io::Error),
 }
 
 /// What all tasks of a member share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) settings: Settings,
@@ -141,9 +149,16 @@ pub(crate) struct Shared {
     pub(crate) operations: Operations,
     pub(crate) desk: Desk,
     pub(crate) health: Health,
+    pub(crate) trust: TlsConnector,
     prover: Prover,
     stop: watch::Sender<bool>,
     broken: watch::Sender<Option<String>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shared({})", self.me())
+    }
 }
 
 impl Shared {
@@ -233,6 +248,7 @@ impl Member {
     ) -> Result<Member, MemberError> {
         let folder = |error| MemberError::Folder(settings.folder.display().to_string(), error);
         fs::create_dir_all(&settings.folder).map_err(folder)?;
+        let trust = fetch::trust(settings.ca_file.as_deref()).map_err(MemberError::Trust)?;
         let prover = Prover::new(genesis);
         let mirror = Mirror::open(&settings.folder, identity.did, prover.clone())?;
         let own = Arc::new(OwnFile::open(&settings.folder.join(OWN_FILE))?);
@@ -258,6 +274,7 @@ impl Member {
             operations: Operations::default(),
             desk: Desk::default(),
             health: Health::default(),
+            trust,
             prover,
             stop: watch::Sender::new(false),
             broken: watch::Sender::new(None),

@@ -10,8 +10,8 @@ use daybook_ledger::{
     BlockTime, Height, Position, TransactionId,
     block::BlockHash,
     consortium::{
-        Action, Asked, Book, Did, Effect, Entry, History, IndexKey, Member, Outcome, Prover,
-        Violation, time_text,
+        Action, Asked, Book, Did, ENTRY_SIGNATURE, Effect, Entry, History, IndexKey, Member,
+        Outcome, Prover, Violation, time_text,
     },
     json::Value,
 };
@@ -20,7 +20,8 @@ use tokio::sync::watch;
 
 use crate::{
     disk::{DiskError, MirrorChange, MirrorFile},
-    json::{object, own_object, write},
+    fetch::{Attached, attached},
+    json::{self, object, own_object, write},
     network::Logged,
 };
 
@@ -292,7 +293,13 @@ impl Mirror {
                 {
                     let time = time_text(*opened);
                     for (number, text) in (grown.size + 1..).zip(batch.entries()) {
-                        change.put_transaction(id, number, &text.committed(number, Some(&time)))?;
+                        self.put(
+                            change,
+                            book,
+                            id,
+                            number,
+                            &text.committed(number, Some(&time)),
+                        )?;
                     }
                     continue;
                 }
@@ -327,7 +334,7 @@ impl Mirror {
                     change.put_ledger(&grown.name, known.map(|known| known.0), &write(&row))?;
                 if let Action::Create { batch, .. } = &propose.action {
                     for (number, text) in (1..).zip(batch.entries()) {
-                        change.put_transaction(id, number, &text.committed(number, None))?;
+                        self.put(change, book, id, number, &text.committed(number, None))?;
                     }
                 } else if new {
                     // Who came later gets what was committed before, too.
@@ -336,12 +343,56 @@ impl Mirror {
                         let Some((text, _)) = found else {
                             return Err(DiskError("an entry is missing".to_owned()).into());
                         };
-                        change.put_transaction(id, number, &text)?;
+                        self.put(change, book, id, number, &text)?;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    fn put(
+        &self,
+        change: &MirrorChange,
+        book: &Book,
+        ledger: u64,
+        number: u64,
+        text: &str,
+    ) -> Result<(), DiskError> {
+        change.put_transaction(ledger, number, text)?;
+        let entry = own_object(text);
+        let signer = entry.get(ENTRY_SIGNATURE).and_then(|signature| {
+            let key = json::text(signature, "signer").parse().ok()?;
+            Some(book.owner(&key)?.card.did())
+        });
+        for (uid, row) in signer.map_or(Vec::new(), |by| attached(&entry, by)) {
+            change.add_attachment(&uid, ledger, &row)?;
+        }
+        Ok(())
+    }
+
+    /// What is kept of a document that an entry has attached.
+    pub(crate) fn attachment(&self, uid: &str) -> Result<Option<String>, DiskError> {
+        let rows = self.file.attachments(uid)?;
+        Ok(rows.into_iter().next().map(|(_, row)| row))
+    }
+
+    /// Whether a document is attached to an entry of this member's in a ledger in which another takes
+    /// part.
+    pub(crate) fn shares_attachment(&self, uid: &str, with: Did) -> Result<bool, DiskError> {
+        for (ledger, row) in self.file.attachments(uid)? {
+            let mine = Attached::read(&row).is_some_and(|attached| attached.by == self.me);
+            let Some(kept) = self.file.ledger(ledger)?.filter(|_| mine) else {
+                continue;
+            };
+            let name = json::text(&json::own(&kept), "name").to_owned();
+            let book = self.book();
+            let ledger = book.ledger(&name);
+            if ledger.is_some_and(|ledger| ledger.participants.contains(&with)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// How many ledgers there are.

@@ -724,6 +724,53 @@ async fn documents_come_back_as_they_were_sent_and_attachments_must_match_them()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_shares_a_ledger_reads_its_documents_and_nobody_else_does() {
+    let (node, members, _dir) = network(3).await;
+    let (one, two, three) = (&members[0], &members[1], &members[2]);
+    let mut creating = creation("c", "CONT-1");
+    creating["group"] = json!([did(1).to_string(), did(2).to_string()]);
+    assert!(is_done(&one.command(&creating).await));
+    let document = one.upload("a.pdf", b"a document").await.json();
+    let url = document["url"].as_str().unwrap();
+    let path = url.strip_prefix(&one.url).unwrap();
+    let mut message = entry("i", json!("CONT-1"));
+    message["~attach"] = json!([{"@id": "document-0", "mime_type": "application/pdf", "filename": "a.pdf",
+        "data": {"json": {"url": url, "md5": document["md5"]}}}]);
+    assert!(is_done(&one.command(&message).await));
+    until("the other has the entry", async || {
+        two.get("/ledgers/1/").await.json()["size"] == 2
+    })
+    .await;
+    // An address that its signer does not vouch for is not asked.
+    let unknown = two.get(path).await;
+    assert_eq!(unknown.status, 502);
+    assert!(
+        unknown.detail().contains("endpoint"),
+        "{}",
+        unknown.detail()
+    );
+    announce(&node, 1, &one.url);
+    until("the document is brought", async || {
+        two.get(path).await.status == 200
+    })
+    .await;
+    assert_eq!(two.get(path).await.body, b"a document");
+    assert_eq!(three.get(path).await.status, 404);
+    // A copy is kept: it is there when its owner is not.
+    let kept = two.get(path).await;
+    assert_eq!(
+        kept.header("etag").unwrap(),
+        format!("\"{}\"", document["sha256"].as_str().unwrap())
+    );
+    for wrong in [
+        "Authorization: Member AAAA\r\n",
+        "Authorization: Member \r\n",
+    ] {
+        assert_eq!(ask(&one.url, "GET", path, wrong, b"").await.status, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn plan_documents_reach_every_member_and_the_socket_closes() {
     let (_, members, _dir) = network(3).await;
     let plan = |kind: &str, id: &str| {

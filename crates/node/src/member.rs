@@ -469,6 +469,7 @@ fn failed(error: MemberError) -> Failure {
     let exit = match &error {
         MemberError::Mirror(_) | MemberError::Disk(_) => Exit::Damaged,
         MemberError::Folder(..) => Exit::System,
+        MemberError::Trust(_) => Exit::Usage,
     };
     Failure::new(exit, error.to_string())
 }
@@ -505,7 +506,10 @@ async fn serve(args: &Run, out: Out) -> Result<(), Failure> {
     if let Some(check) = &args.check {
         conduct.check = vec![check.to_string_lossy().into_owned()];
     }
-    let settings = settings(&folder, &conduct, url.clone())?;
+    let mut settings = settings(&folder, &conduct, url.clone())?;
+    settings
+        .ca_file
+        .clone_from(&args.node.trust.authorities.ca_file);
     let client = ConsortiumClient::new(remote::client(&args.node)?);
     let patient = remote::builder(&args.node.url, &args.node.trust)?
         .timeout(NOTICES_TIMEOUT)

@@ -50,6 +50,17 @@ pub fn genesis() -> Genesis {
     }
 }
 
+/// Member `seed`'s next card, which tells where its gateway is.
+pub fn announce(node: &Node, seed: u8, endpoint: &str) {
+    let first = card(seed);
+    let profile = Profile {
+        endpoint: endpoint.to_owned(),
+        ..first.profile().clone()
+    };
+    let card = first.next(profile, &key(seed));
+    node.ask(&Body::Announce { card }, seed).unwrap();
+}
+
 fn card(seed: u8) -> Card {
     let profile = Profile {
         label: format!("Member {seed}"),
