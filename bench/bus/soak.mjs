@@ -37,7 +37,9 @@ function random() {
 }
 const choose = (list) => list[Math.floor(random() * list.length)]
 
-const broker = await Broker.start('soak', { env: { DAYBOOK_LOG_LEVEL: 'warn' } })
+// Answers that are kept for repetitions fill their room within the first quarter, also of a short run.
+const KEPT_BYTES = 8 << 20
+const broker = await Broker.start('soak', { env: { DAYBOOK_LOG_LEVEL: 'warn', DAYBOOK_BUS_REMEMBER_BYTES: String(KEPT_BYTES) } })
 const rss = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${broker.process.pid}/status`, 'utf8'))[1]) / 1024
 const end = Date.now() + MINUTES * 60_000
 const ends = { answer: 0, error: 0, timeout: 0 }
