@@ -9,8 +9,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use crate::Route;
 
 /// Statuses with a place of their own; others share the last.
-const STATUSES: [u16; 16] = [
-    101, 200, 202, 400, 401, 403, 404, 405, 408, 413, 421, 426, 429, 500, 503, 0,
+const STATUSES: [u16; 17] = [
+    101, 200, 202, 400, 401, 403, 404, 405, 408, 409, 413, 421, 426, 429, 500, 503, 0,
 ];
 
 /// Routes, and a place for unknown paths.

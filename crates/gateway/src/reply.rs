@@ -105,6 +105,7 @@ pub(crate) fn set_reason(reply: &mut Reply) {
         404 => b"NOT FOUND",
         405 => b"METHOD NOT ALLOWED",
         408 => b"REQUEST TIMEOUT",
+        409 => b"CONFLICT",
         413 => b"REQUEST ENTITY TOO LARGE",
         421 => b"MISDIRECTED REQUEST",
         426 => b"UPGRADE REQUIRED",
