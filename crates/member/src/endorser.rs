@@ -3,10 +3,14 @@
 //! It works every question out again on the member's own copy of the book. What it decides is on disk
 //! before it is signed, so that after any crash it says the same again and never the opposite.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use daybook_ledger::{
-    TransactionId,
+    BlockTime, TransactionId,
     consortium::{Action, Asked, Endorser, Entry, Verdict},
     json::Value,
 };
@@ -68,21 +72,34 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn follow(shared: Arc<Shared>) {
     let mut applied = shared.mirror.applied();
-    let mut begun: BTreeMap<TransactionId, ()> = BTreeMap::new();
+    let mut begun: BTreeSet<TransactionId> = BTreeSet::new();
+    // What was open when the member stopped, and then what comes.
+    shared.mirror.take_turns();
+    let mut questions = shared.mirror.questions();
     loop {
-        applied.borrow_and_update();
-        let questions = shared.mirror.questions();
-        let ids: Vec<TransactionId> = questions.iter().map(|asked| asked.entry.id()).collect();
-        begun.retain(|id, ()| ids.contains(id));
-        shared.desk.waiting.lock().retain(|id, _| ids.contains(id));
         for asked in questions {
-            if begun.insert(asked.entry.id(), ()).is_none() {
+            // Who reads the log anew meets questions whose time is over.
+            let over = |deadline: BlockTime| deadline.0 <= shared.now_ms();
+            let propose = asked.entry.propose();
+            if propose.is_some_and(|propose| !over(propose.deadline))
+                && begun.insert(asked.entry.id())
+            {
                 tokio::spawn(answer(shared.clone(), asked));
             }
         }
         if applied.changed().await.is_err() {
             return;
         }
+        applied.borrow_and_update();
+        let turns = shared.mirror.take_turns();
+        for proposal in &turns.closed {
+            begun.remove(proposal);
+            shared.desk.waiting.lock().remove(proposal);
+        }
+        let opened = turns.opened.iter();
+        questions = opened
+            .filter_map(|proposal| shared.mirror.asked(proposal))
+            .collect();
     }
 }
 
@@ -257,7 +274,12 @@ pub(crate) async fn decide_by_hand(
 
 /// What waits for a person.
 pub(crate) fn waiting(shared: &Shared) -> Value {
-    let waiting: Vec<Waiting> = shared.desk.waiting.lock().values().cloned().collect();
+    let waiting: Vec<Waiting> = {
+        let mut waiting = shared.desk.waiting.lock();
+        // What was decided while the endorser was about to ask a person is no question any more.
+        waiting.retain(|proposal, _| shared.mirror.asked(proposal).is_some());
+        waiting.values().cloned().collect()
+    };
     let described = waiting
         .iter()
         .map(|waiting| describe(shared, &waiting.asked, Some(&waiting.why)));

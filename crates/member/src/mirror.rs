@@ -59,6 +59,8 @@ pub(crate) struct Mirror {
     prover: Mutex<Prover>,
     network: BlockHash,
     state: RwLock<State>,
+    /// What the endorser has not looked at yet.
+    turns: Mutex<Turns>,
     applied: watch::Sender<Option<Position>>,
 }
 
@@ -69,6 +71,13 @@ struct State {
     unsaved: usize,
     /// The time of the newest entry.
     time: BlockTime,
+}
+
+/// Proposals that came to their turn, and those that are decided, in the order of the log.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    pub(crate) opened: Vec<TransactionId>,
+    pub(crate) closed: Vec<TransactionId>,
 }
 
 /// A history that is read from the mirror's file.
@@ -151,6 +160,7 @@ impl Mirror {
                 unsaved,
                 time,
             }),
+            turns: Mutex::default(),
             applied: watch::Sender::new(last),
         })
     }
@@ -234,8 +244,33 @@ impl Mirror {
             self.save(&mut state, newest.position)?;
         }
         drop(state);
+        self.note_turns(logged);
         self.applied.send_replace(Some(newest.position));
         Ok(())
+    }
+
+    fn note_turns(&self, logged: &[Logged]) {
+        let mut turns = self.turns.lock();
+        for Logged { entry, .. } in logged {
+            for effect in entry.effects() {
+                let proposal = effect.proposal().unwrap_or(entry.id());
+                match effect {
+                    Effect::Opened { .. } => turns.opened.push(proposal),
+                    effect if effect.is_final() => turns.closed.push(proposal),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What happened to proposals since this was asked last.
+    pub(crate) fn take_turns(&self) -> Turns {
+        std::mem::take(&mut *self.turns.lock())
+    }
+
+    /// What this member is asked about a proposal; `None` when it need not answer (any more).
+    pub(crate) fn asked(&self, proposal: &TransactionId) -> Option<Asked> {
+        self.book().asked(proposal, self.me)
     }
 
     /// Makes everything durable, so that the next start has little to do. Blocks on the disk.
