@@ -7,6 +7,7 @@ mod bulk;
 mod console;
 mod events;
 mod exchanges;
+mod machines;
 mod openapi;
 mod operations;
 mod posting;
