@@ -1284,8 +1284,12 @@ fn whoever_fills_the_memory_for_answers_makes_room_itself() {
         world.request(3, &n.to_string(), "n", json!({"reply": "none"}));
     }
     assert!(world.bus.report().remembered_bytes <= 100_000);
+    for n in 20..100 {
+        world.request(1, &n.to_string(), "n", json!({"reply": "none"}));
+    }
+    assert!(world.bus.report().remembered_bytes <= 100_000);
     world.hear(2);
-    for n in 0..20 {
+    for n in 0..100 {
         world.request(1, &n.to_string(), "n", json!({"reply": "none"}));
     }
     assert!(world.hear(2).is_empty(), "all are remembered");
