@@ -325,7 +325,10 @@ impl Shop {
             ["healthz"] if reading => json_reply(StatusCode::OK, &json!({"status": "ok"})),
             ["readyz"] if reading => self.ready().await,
             []
-            | ["page.js" | "page.css" | "icon.svg" | "api" | "get_account_data" | "limits" | "info"]
+            | [
+                "page.js" | "page.css" | "icon.svg" | "api" | "get_account_data" | "limits"
+                | "info",
+            ]
             | ["orders"]
             | ["orders", _]
             | ["orders", _, "payment"]
