@@ -9,7 +9,7 @@ use crate::{
     Route, assets,
     body::Body,
     connection::Connection,
-    consortium, console, events, faucet, gate, machines,
+    console, consortium, events, faucet, gate, machines,
     reply::{JSON, Refused, Reply, json, not_found, set_reason, unavailable, with_type},
     server::{Gateway, Phase, Serves},
     tracker,
@@ -41,7 +41,9 @@ pub(crate) async fn answer(
                 answered.map(Body::of_guest)
             }
         };
-        gateway.meters.request(None, reply.status(), began.elapsed());
+        gateway
+            .meters
+            .request(None, reply.status(), began.elapsed());
         let body = reply.body_mut();
         body.in_flight = Some(in_flight);
         body.meters = Some(gateway.meters.clone());
