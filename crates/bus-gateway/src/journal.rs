@@ -493,6 +493,34 @@ mod tests {
     }
 
     #[test]
+    fn on_a_full_disk_nobody_is_told_that_notes_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _, orders) = open(folder.path());
+        // Every write to it fails for want of room, and every flush because it is no file.
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        journal.file = Arc::new(full);
+        journal.note(&gone(1));
+        journal.wait(Ticket(1));
+        assert!(journal.write().is_err());
+        assert_eq!(journal.abandoned(), [Ticket(1)]);
+        for ticket in [2, 3] {
+            journal.order(journal.file.clone(), vec![Ticket(ticket)], None);
+        }
+        drop(journal);
+        let (told, failures) = (Mutex::new(Vec::new()), Mutex::new(0));
+        flush(
+            &orders,
+            &AtomicBool::new(true),
+            &|ticket, ok| told.lock().unwrap().push((ticket, ok)),
+            &|_| *failures.lock().unwrap() += 1,
+        );
+        let mut told = told.into_inner().unwrap();
+        told.sort_by_key(|(ticket, _)| ticket.0);
+        assert_eq!(told, [(Ticket(2), false), (Ticket(3), false)]);
+        assert_eq!(failures.into_inner().unwrap(), 1);
+    }
+
+    #[test]
     fn a_ticket_is_told_once_the_notes_before_it_are_in_both_files() {
         let folder = tempfile::tempdir().unwrap();
         let (mut journal, _, orders) = open(folder.path());

@@ -310,8 +310,6 @@ async fn accept(
             metrics::counter!("daybook_bus_connections_refused_total").increment(1);
             continue;
         };
-        // A packet is whole when it is written; without this an answer waits for an acknowledgement.
-        let _ = stream.set_nodelay(true);
         let endpoint = endpoint.clone();
         tokio::spawn(async move {
             let _place = place;
