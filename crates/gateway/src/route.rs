@@ -208,7 +208,11 @@ impl Route {
     pub const fn writes(self) -> bool {
         matches!(
             self,
-            Route::Transactions | Route::Batch | Route::ConsortiumRequests | Route::Faucet | Route::Machines
+            Route::Transactions
+                | Route::Batch
+                | Route::ConsortiumRequests
+                | Route::Faucet
+                | Route::Machines
         )
     }
 

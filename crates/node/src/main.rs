@@ -94,9 +94,7 @@ fn run(command: Verb, seed: Option<Zeroizing<String>>, out: Out) -> Result<(), F
         Verb::Channel(args) => serve(channel::run(&args, out)),
         Verb::Ledger(command) => ask(ledger_command::run(*command, out)),
         Verb::Bench(args) => serve(bench::run(&args, out)),
-        Verb::Config(cli::Config::Show { settings }) => {
-            show(&load(&settings)?, out)
-        }
+        Verb::Config(cli::Config::Show { settings }) => show(&load(&settings)?, out),
         Verb::Config(cli::Config::Template) => {
             out.line(settings::template().trim_end());
             Ok(())
