@@ -27,7 +27,10 @@ def test_a_node_hosts_several_members_and_the_user_decides_whose_gateway_it_is()
         assert two.command(entry(name))[-1].get("done")
         assert one.command(entry(name, document))[-1].get("done")
         assert one.get(document["url"].replace(node.http, "")).content == b"a document"
-        assert two.get(document["url"].replace(node.http, "")).status_code == 404
+        # Who shares the ledger reads its documents; who does not, does not.
+        assert two.get(document["url"].replace(node.http, "")).content == b"a document"
+        private = one.upload("b.pdf", b"another")
+        assert two.get(private["url"].replace(node.http, "")).status_code == 404
         assert one.get("/maintenance/check_health/").status_code == 200
         assert two.get("/ledgers/").json()["count"] == 1
         assert one.get("/ledgers/", auth=("nobody", "password")).status_code == 401

@@ -891,6 +891,9 @@ impl Asks<'_> {
         let document = match found.map_err(broken)? {
             Some(document) => Some(document),
             None => {
+                if let Some((owner, document)) = self.beside(&shared, uid).await? {
+                    return self.give(owner, document);
+                }
                 let Ok(_turn) = self.hosted.fetches.acquire().await else {
                     return Err(not_found());
                 };
@@ -905,6 +908,31 @@ impl Asks<'_> {
             Some(document) => self.give(shared, document),
             None => Err(Box::new(json(StatusCode::NOT_FOUND, &"Not Found".into()))),
         }
+    }
+
+    /// A document of another member in this process, who shares a ledger that it is attached to.
+    async fn beside(
+        &self,
+        shared: &Arc<Shared>,
+        uid: &str,
+    ) -> Result<Option<(Arc<Shared>, Document)>, Refused> {
+        let reader = shared.me();
+        for member in self.hosted.members() {
+            let (owner, uid) = (member.shared().clone(), uid.to_owned());
+            let found = blocking(move || {
+                let document = owner.documents.find(&uid)?;
+                let shared = owner.mirror.shares_attachment(&uid, reader)?;
+                Ok::<_, DiskError>(
+                    document
+                        .filter(|_| shared)
+                        .map(|document| (owner, document)),
+                )
+            });
+            if let Some(found) = found.await.map_err(broken)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     fn give(&self, shared: Arc<Shared>, document: Document) -> Result<Reply, Refused> {
