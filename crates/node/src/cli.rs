@@ -21,8 +21,8 @@ use crate::{
     user::UserCommand,
 };
 
-/// A ledger node in one program: BigchainDB and Planetmint clients create and transfer assets on it
-/// and follow what commits.
+/// A ledger node in one program: assets of BigchainDB and Planetmint clients, payment channels, ledgers
+/// that organisations share, a service bus and machines, on one durable log.
 #[derive(Debug, Parser)]
 #[command(
     name = "daybook",
@@ -33,7 +33,7 @@ use crate::{
                   3 node not reachable or busy · 4 damaged data · 5 data directory in use · \
                   6 outcome unknown · 7 the operating system refused",
     after_long_help = "EXAMPLES:
-  Start a node; the first start makes ./daybook-data:
+  Start a node; the first start makes ./daybook-data, and the console is at http://127.0.0.1:9984/console:
     daybook start
 
   See it at work, without leaving anything behind:
