@@ -778,3 +778,25 @@ async fn the_event_stream_tells_each_step_to_whoever_asks_for_a_member_or_a_ledg
     assert_eq!(effect["ledgers"][0]["name"], "CONT-1");
     assert_eq!(effect["ledgers"][0]["size"], 1);
 }
+
+#[test]
+fn a_command_that_nobody_answers_ends_at_the_deadline_and_names_who_was_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = prepare(folder.path());
+    let node = Node::start_with(&dir, &[]);
+    let key = key_file(folder.path(), 1);
+    let (two, three) = (did(2).to_string(), did(3).to_string());
+    let making = [
+        &["ledger", "create", "CONT-1", "--url", node.url()][..],
+        &["--key", &key, "--entry", r#"{"no":"A-1"}"#],
+        &["--participant", &two, "--participant", &three],
+        &["--deadline-seconds", "3"],
+    ];
+    let made = daybook(&making.concat());
+    assert_eq!(made.exit, 1);
+    assert!(made.complaint().contains("expired; missing: "), "{made:?}");
+    assert!(made.complaint().contains(&two), "{made:?}");
+    assert!(made.complaint().contains(&three), "{made:?}");
+    let listed = daybook(&["ledger", "list", "--url", node.url()]).ok();
+    assert_eq!(listed.stdout, "", "nothing is left of it");
+}
