@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod support;
+
 use std::{
     path::Path,
     sync::{
@@ -24,12 +26,14 @@ use daybook_ledger::{
     },
 };
 use daybook_pipeline::{
-    Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller, Wake,
-    TrackerOptions, start,
+    Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerAnswer, TrackerCaller,
+    TrackerOptions, Wake, start,
 };
 use daybook_store::{
-    Allowance, CheckOptions, Options, StoredBlock, check, disk::simulated::SimulatedDisk,
+    Allowance, CheckOptions, Options, StoredBlock, check,
+    disk::{Disk, simulated::SimulatedDisk},
 };
+use support::{GatedDisk, PATIENCE};
 
 const START_MS: u64 = 1_700_000_000_000;
 
@@ -131,6 +135,16 @@ fn options() -> Options {
 impl House {
     fn on(disk: SimulatedDisk, now: u64) -> House {
         let shared = Arc::new(disk.clone());
+        House::over(shared, disk, now, |_| {})
+    }
+
+    /// On `disk` as the node sees it through `shared`.
+    fn over(
+        shared: Arc<dyn Disk>,
+        disk: SimulatedDisk,
+        now: u64,
+        change: impl FnOnce(&mut StartOptions),
+    ) -> House {
         let (store, writer, _) =
             daybook_store::open(Path::new("/data"), shared, &genesis(), options()).unwrap();
         let clock = Arc::new(SetClock(AtomicU64::new(now)));
@@ -141,6 +155,7 @@ impl House {
             ids: House::settings().ids(),
             holder: holder(),
         });
+        change(&mut options);
         let (node, running) = start(store, writer, options).unwrap();
         House {
             node,
@@ -398,6 +413,67 @@ async fn what_commands_read_of_the_log_is_taken_from_the_block_s_allowance() {
         assert_eq!(allowance.is_used_up(), used_up);
     }
     assert!(history.failure().is_none());
+}
+
+/// A CREATE of alice's.
+fn lamp(number: u64) -> Bytes {
+    let lamp = Draft::create(Object::from_iter([("lamp", number.to_string())]))
+        .output(1, &alice())
+        .sign(&[&alice()])
+        .unwrap();
+    lamp.canonical().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_block_is_shown_while_the_next_one_s_commands_read_the_log() {
+    let house = House::open().await;
+    let (payer, payee) = (key(20), key(21));
+    let contract = house.channel("c1", &payer, &payee, Address::common(&pem(&payee)));
+    house.close(&contract, 3, &payer, &payee);
+    let (disk, now) = (house.disk.clone(), house.clock.now().0);
+    house.running.stop().unwrap();
+    let gated = GatedDisk::new(disk.clone());
+    let house = House::over(Arc::new(gated.clone()), disk, now, |options| {
+        // Each in a block of its own, in the order in which they are sent.
+        options.block_transactions_max = 1;
+        options.verify_threads = 1;
+    });
+    let node = house.node.clone();
+    let accepted = |number| node.submit(lamp(number), Acknowledge::Accepted, Door::Bulk);
+    let mut follower = node.follow(node.head().next());
+    // While the first is on its way to the disk, the second and the command come to wait.
+    gated.flushes.shut();
+    accepted(1).await;
+    gated.flushes.somebody_waits();
+    accepted(2).await;
+    let settled = Settled {
+        count: 3,
+        tokens: 1_500,
+        volume: 3 << 25,
+    };
+    let text = draft::close_transfer(&contract, &settled, &pem(&payer), &pem(&payee), None);
+    let again = house.ask(cosigned(command::CLOSE_TRANSFER, text, &payer, &payee));
+    // One thread verifies: what came before these two is ready when both are taken.
+    for number in [3, 4] {
+        accepted(number).await;
+    }
+    gated.reads.shut();
+    gated.flushes.let_one();
+    gated.reads.somebody_waits();
+    gated.flushes.let_one();
+    let mut shown = Vec::new();
+    for _ in 0..2 {
+        let next = tokio::time::timeout(PATIENCE, follower.next()).await;
+        shown.push(next.is_ok());
+    }
+    gated.reads.open();
+    gated.flushes.open();
+    assert_eq!(shown, [true, true]);
+    assert!(matches!(
+        again.recv().unwrap(),
+        TrackerAnswer::Recorded { position: None, .. }
+    ));
+    house.stop_and_check();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
