@@ -108,7 +108,10 @@ impl Connection {
             let read = self.socket.read(&mut buffer).expect("the node answers");
             assert!(read > 0, "the node closed a connection");
             self.answer.extend_from_slice(&buffer[..read]);
-            assert!(self.answer.len() < ANSWER_BYTES_MAX, "an answer without end");
+            assert!(
+                self.answer.len() < ANSWER_BYTES_MAX,
+                "an answer without end"
+            );
             if let Some(body) = self.body() {
                 return serde_json::from_slice(body).expect("the answer is JSON");
             }

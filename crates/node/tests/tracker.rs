@@ -141,7 +141,12 @@ fn config_show_tells_the_public_ids_of_the_tracker_and_no_secret() {
     for (place, key) in (1..).zip(told["keys"].as_array().unwrap()) {
         assert_eq!(made[&format!("tracker.key_{place}")], key["pk"]);
     }
-    for name in ["tracker-rsa.key", "tracker-ed25519.key", "tracker-holder.key", "token.key"] {
+    for name in [
+        "tracker-rsa.key",
+        "tracker-ed25519.key",
+        "tracker-holder.key",
+        "token.key",
+    ] {
         let file: Value = serde_json::from_slice(&std::fs::read(dir.join(name)).unwrap()).unwrap();
         let secret = file["private_key"].as_str().unwrap();
         assert!(!text.contains(&secret[..40]), "{name}");

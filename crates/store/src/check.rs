@@ -930,9 +930,7 @@ fn owned_consortium(key: consortium::IndexKey<'_>) -> (u8, Vec<u8>) {
         IndexKey::Proposed(id) => (2, id.0.into()),
         IndexKey::Vote(id, did) => (3, [&id.0[..], &did.0].concat()),
         IndexKey::Ledger(name) => (4, name.into()),
-        IndexKey::Sequence(name, number) => {
-            (5, [name.as_bytes(), &number.to_le_bytes()].concat())
-        }
+        IndexKey::Sequence(name, number) => (5, [name.as_bytes(), &number.to_le_bytes()].concat()),
         IndexKey::Member(did) => (6, did.0.into()),
         IndexKey::Request(digest) => (7, digest.into()),
     }

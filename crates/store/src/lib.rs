@@ -31,8 +31,8 @@ use daybook_ledger::{
 };
 
 pub use backup::restore;
-pub use consortium::ConsortiumHistory;
 pub use check::{CheckOptions, FINDINGS_MAX, Finding, Report, check};
+pub use consortium::ConsortiumHistory;
 pub use error::StoreError;
 pub use explore::{Heading, Name};
 pub use open::open;

@@ -15,11 +15,11 @@ pub use answer::{
 };
 pub(crate) use answer::{append_hex, append_number};
 pub use discovery::{Discovery, Endpoints};
+pub(crate) use parameters::boolean;
 pub use parameters::{
     BlockParameters, Dialect, ListParameters, Mode, OutputParameters, SearchParameters,
     TransactionParameters, mode, position,
 };
-pub(crate) use parameters::boolean;
 pub(crate) use query::decode;
 pub use query::{Query, Refusal};
 pub use stream::{
