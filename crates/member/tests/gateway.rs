@@ -1032,6 +1032,45 @@ async fn lists_have_pages_of_a_hundred() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_entry_for_a_hundred_ledgers_changes_none_when_one_of_them_is_busy() {
+    let (node, members, _dir) = network(2).await;
+    let names: Vec<String> = (0..100).map(|number| format!("CONT-{number}")).collect();
+    for name in &names {
+        assert!(is_done(&members[0].command(&creation(name, name)).await));
+    }
+    let proposed = node.entries_of("propose");
+    members[1].down.store(true, Ordering::SeqCst);
+    // One of them waits for an answer that does not come.
+    let mut socket = members[0].socket(&members[0].token().await).await.unwrap();
+    let mut busy = entry("busy", json!("CONT-57"));
+    busy["time_to_live"] = json!(600);
+    socket.send(Message::text(busy.to_string())).await.unwrap();
+    until("it is proposed", async || {
+        node.entries_of("propose") == proposed + 1
+    })
+    .await;
+    let mut all = entry("all", json!(names));
+    all["time_to_live"] = json!(1);
+    let events = members[0].command(&all).await;
+    assert_eq!(code(&events), "request_processing_error");
+    assert_eq!(events.last().unwrap()["stage"], "waiting");
+    for name in &names {
+        assert_eq!(node.tree(name).unwrap().1, 1, "{name}");
+    }
+    members[1].down.store(false, Ordering::SeqCst);
+    assert!(is_done(&crate::events(&mut socket).await));
+    let mut again = entry("again", json!(names));
+    again["time_to_live"] = json!(60);
+    assert!(is_done(&members[0].command(&again).await));
+    for name in &names {
+        assert_eq!(
+            node.tree(name).unwrap().1,
+            if name == "CONT-57" { 3 } else { 2 }
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_of_ledgers_may_be_anything_and_do_nothing() {
     let (_, members, _dir) = network(2).await;
     for (number, name) in [
