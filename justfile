@@ -29,7 +29,7 @@ lint:
 run *arguments:
     cargo run --release --locked -- start {{ arguments }}
 
-# A node in a temporary directory and owners who trade on it
+# A town that trades, on this machine alone; --auto plays the story
 demo *arguments:
     cargo run --release --locked -- demo {{ arguments }}
 
