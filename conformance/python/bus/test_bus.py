@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -61,13 +62,13 @@ class Broker:
 class Service:
     """A client in the namespace and everything that it has heard."""
 
-    def __init__(self, broker, transports):
+    def __init__(self, broker, transports, work):
         self.broker = broker
         self.heard = []
         self.changed = threading.Condition()
         self.client = socketio.Client(reconnection=False)
         for name in ("shake_who", "shake_id", "shake_online", "shake_error", "api:response",
-                     "api:request:error", "api:response:error", "_service:error", "py.work", "py.all"):
+                     "api:request:error", "api:response:error", "_service:error", work):
             self.client.on(name, self._hearing(name), namespace=NAMESPACE)
         self.client.on("disconnect", self._hearing("(disconnect)"), namespace=NAMESPACE)
         arguments = {} if socketio_version() < 5 else {"wait_timeout": HEAR_SECONDS_MAX}
@@ -132,10 +133,12 @@ def visit(request, broker):
     services = []
 
     def visit():
-        service = Service(broker, TRANSPORTS[request.param])
+        service = Service(broker, TRANSPORTS[request.param], visit.work)
         services.append(service)
         return service
 
+    # A name of its own: a client that closes may go without a word, and is subscribed until its ping is missed.
+    visit.work = f"py.work.{uuid.uuid4().hex}"
     yield visit
     for service in services:
         service.close()
@@ -189,11 +192,11 @@ def test_6_a_bad_ready_is_refused(visit, body, code):
 
 
 def test_10_and_11_a_request_and_its_answer_keep_their_fields(visit):
-    meter, grid = visit().join("meter"), visit().join("grid").subscribe(name="py.work")
+    meter, grid = visit().join("meter"), visit().join("grid").subscribe(name=visit.work)
     data = {"zone": "nörth", "list": [1, None, {"a": []}], "n": 1.5}
-    meter.request("py.work", "r10", data=data, unknown={"b": True}, delivery="one")
-    request = grid.hears("py.work")[1][0]
-    assert request == {"name": "py.work", "request_id": "r10", "sender_id": meter.id, "data": data,
+    meter.request(visit.work, "r10", data=data, unknown={"b": True}, delivery="one")
+    request = grid.hears(visit.work)[1][0]
+    assert request == {"name": visit.work, "request_id": "r10", "sender_id": meter.id, "data": data,
                        "unknown": {"b": True}, "delivery": "one"}
     grid.answer(request, {"kw": 41.5})
     answer = meter.hears("api:response")[1][0]
@@ -201,9 +204,9 @@ def test_10_and_11_a_request_and_its_answer_keep_their_fields(visit):
 
 
 def test_12_an_error_arrives_with_all_five_members(visit):
-    meter, grid = visit().join("meter"), visit().join("grid").subscribe(name="py.work")
-    meter.request("py.work", "r12", delivery="one")
-    request = grid.hears("py.work")[1][0]
+    meter, grid = visit().join("meter"), visit().join("grid").subscribe(name=visit.work)
+    meter.request(visit.work, "r12", delivery="one")
+    request = grid.hears(visit.work)[1][0]
     told = {"message": "no", "code": "not_found", "status": 404, "entity": "grid", "list": [{"message": "m"}]}
     grid.emit("api:response", {**request, "recipient_id": grid.id, "error": told})
     assert error(meter.hears("api:response")) == told
@@ -211,13 +214,13 @@ def test_12_an_error_arrives_with_all_five_members(visit):
 
 def test_16_a_group_shares_the_work(visit):
     meter = visit().join("meter")
-    workers = [visit().join("grid").subscribe(name="py.all", queue="w") for _ in range(3)]
+    workers = [visit().join("grid").subscribe(name=visit.work, queue="w") for _ in range(3)]
     for n in range(30):
-        meter.request("py.all", f"r16-{n}", reply="none")
+        meter.request(visit.work, f"r16-{n}", reply="none")
     deadline = time.monotonic() + HEAR_SECONDS_MAX
     counts = []
     while sum(counts) < 30 and time.monotonic() < deadline:
-        counts = [sum(h[0] == "py.all" for h in worker.heard) for worker in workers]
+        counts = [sum(h[0] == visit.work for h in worker.heard) for worker in workers]
         time.sleep(0.01)
     assert sorted(counts) == [10, 10, 10]
 
@@ -231,9 +234,9 @@ def test_18_nobody_listening_is_told_at_once(visit):
 
 def test_19_a_deadline_is_kept(visit):
     meter = visit().join("meter")
-    visit().join("grid").subscribe(name="py.work")
+    visit().join("grid").subscribe(name=visit.work)
     began = time.monotonic()
-    meter.request("py.work", "r19", timeout_ms=200, delivery="one")
+    meter.request(visit.work, "r19", timeout_ms=200, delivery="one")
     assert error(meter.hears("api:response"))["code"] == "timeout"
     assert 0.15 < time.monotonic() - began < 1
 
