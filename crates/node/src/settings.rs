@@ -357,7 +357,7 @@ pub(crate) static TABLE: &[Setting] = &[
         "bus.remember_seconds",
         Kind::Count,
         "120",
-        "Seconds for which a request's answer is kept for a repetition of the same request id."
+        "Seconds for which a request's answer is kept for a repetition of the same request id, also over a restart; 0 for none."
     ),
     setting!(
         "bus.remember_bytes",
