@@ -142,11 +142,13 @@ function Buy({ machine, own }) {
     event.preventDefault()
     try {
       setState({ step: 'ordering' })
+      // A machine may name another token at any time; what it named at the click is what was agreed to.
+      const { asset } = machine
       const wanted = { ...(chosen ? { product: chosen.name } : {}), refund_key: own.key, client_ref: 'console' }
-      const ordered = await machine.order(wanted)
+      const ordered = { ...(await machine.order(wanted)), asset: machine.asset }
       const value = ordered.value
       if (!Number.isSafeInteger(value) || value < 0) throw new Error('The machine named no price.')
-      if (value > price || value > ASK_ABOVE) setState({ step: 'asking', ordered })
+      if (value > price || value > ASK_ABOVE || ordered.asset !== asset) setState({ step: 'asking', ordered })
       else await pay(ordered)
     } catch (problem) {
       setState({ wrong: reason(problem) })
@@ -157,7 +159,7 @@ function Buy({ machine, own }) {
       setState({ step: 'signing' })
       const metadata = { address: ordered.address, kind: 'payment', order_id: ordered.uuid, tag: TAG }
       // A machine without a price keeps one unit: an output holds that at least.
-      const payment = await transfer(own, machine.asset, ordered.public_key, Math.max(1, ordered.value), metadata)
+      const payment = await transfer(own, ordered.asset, ordered.public_key, Math.max(1, ordered.value), metadata)
       setState({ step: 'paying' })
       try {
         // The machine learns of it before it is final, and sends it on.
@@ -176,7 +178,7 @@ function Buy({ machine, own }) {
     <button type="submit" class="button main order" disabled=${!own || !open || busy} title=${own ? '' : 'Make a wallet first'}>Order ${products.length === 1 ? visible(short(products[0].name, 24, 4)) : ''} for ${price === undefined ? '…' : grouped(price)}</button>
     <div role="status">
       ${PAYING[state.step] && html`<p aria-busy="true">${PAYING[state.step]}</p>`}
-      ${state.step === 'asking' && html`<p class="ask">It asks for <${Amount} value=${state.ordered.value} />. <button type="button" class="button" onClick=${() => pay(state.ordered)}>Pay it</button> <button type="button" class="button" onClick=${() => setState({})}>Leave it</button></p>`}
+      ${state.step === 'asking' && html`<p class="ask">It asks for <${Amount} value=${state.ordered.value} /> of <${Id} kind="asset" value=${state.ordered.asset} />. <button type="button" class="button" onClick=${() => pay(state.ordered)}>Pay it</button> <button type="button" class="button" onClick=${() => setState({})}>Leave it</button></p>`}
       ${state.wrong && html`<p class="problem"><${Strange} text=${String(state.wrong)} /></p>`}
       ${state.unknown && html`<p class="problem">It is not known what became of the payment. Look for <${Id} kind="transaction" value=${state.unknown} /> before you pay again.</p>`}
       ${state.id && html`<p class="done">Paid with <${Id} kind="transaction" value=${state.id} /></p>`}

@@ -87,9 +87,9 @@ pub(crate) fn check(
 }
 
 /// How much of the tracker's entries a request is shown beside its own protocol: everything where the
-/// log is public, and to the operator. That is who shows the node's token; on a node without one, who asks
-/// from the machine itself and neither through a proxy, which would stand for anybody, nor from a page
-/// of somebody else.
+/// log is public, and to the operator. That is who shows the node's token; on a node without one, and
+/// without a name for others, who asks from the machine itself and neither through a proxy, which would
+/// stand for anybody, nor from a page of somebody else.
 pub(crate) fn sight(gateway: &Gateway, connection: &Connection, headers: &HeaderMap) -> Sight {
     match usual_sight(gateway) {
         Sight::Outline if operates(gateway, connection, headers) => Sight::Whole,
@@ -101,8 +101,18 @@ pub(crate) fn sight(gateway: &Gateway, connection: &Connection, headers: &Header
 pub(crate) fn operates(gateway: &Gateway, connection: &Connection, headers: &HeaderMap) -> bool {
     match &gateway.settings.write_token {
         Some(token) => bearer(headers).is_some_and(|shown| token.accepts(shown)),
-        None => connection.peer.to_canonical().is_loopback() && is_at_home(headers),
+        None => {
+            connection.peer.to_canonical().is_loopback()
+                && is_at_home(headers)
+                && is_private(&gateway.hosts)
+        }
     }
+}
+
+/// Whether a node's settings know it under names of this machine alone. One that others know by a name is
+/// reached through something, and whatever that is would be taken for the operator.
+fn is_private(hosts: &[String]) -> bool {
+    hosts.iter().all(|host| is_loopback(host))
 }
 
 /// How much of them everybody is shown.
@@ -249,6 +259,16 @@ mod tests {
         }
         assert!(!at_home(&[("host", "ledger.example")]));
         assert!(!at_home(&[]), "HTTP/1.0, as some proxies speak it");
+    }
+
+    #[test]
+    fn a_node_that_others_know_by_a_name_is_not_private() {
+        let private = |hosts: &[&str]| {
+            let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            is_private(&hosts)
+        };
+        assert!(private(&[]) && private(&["localhost", "127.0.0.1"]));
+        assert!(!private(&["localhost", "ledger.example"]));
     }
 
     fn own(host: &str) -> bool {
