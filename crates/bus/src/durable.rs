@@ -20,7 +20,8 @@ use crate::{
 
 /// Unacknowledged deliveries to one instance, unless its subscription says otherwise.
 const OUT_MAX: u32 = 64;
-/// Acknowledgements that one write of a request carries: of the request, and of its repetitions meanwhile.
+/// Acknowledgements that wait for one request to be written, or for one subscription of an instance:
+/// of the first, and of its repetitions meanwhile.
 const ACKS_MAX: usize = 16;
 /// Characters of an error that are kept beside a dead letter.
 const ERROR_CHARS_MAX: usize = 1_000;
@@ -54,11 +55,21 @@ pub(crate) struct Durable {
     /// The group's name, or the service's.
     pub(crate) owner: String,
     pub(crate) group: bool,
-    ack_wait_ms: u64,
-    max_deliver: u32,
+    terms: Terms,
+    /// The terms that are on disk.
+    written: Option<Terms>,
+    /// Writes of it that are under way, the newest last.
+    writing: Vec<u64>,
     pub(crate) members: Vec<Member>,
     pub(crate) messages: BTreeMap<u64, Message>,
     ready: BTreeSet<u64>,
+}
+
+/// What is written of a subscription and may change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Terms {
+    ack_wait_ms: u64,
+    max_deliver: u32,
 }
 
 pub(crate) struct Member {
@@ -104,12 +115,11 @@ enum Waiting {
         /// Who is told: the request's own connection, and those that it was repeated on.
         acks: Vec<(ConnId, Option<u64>)>,
     },
-    /// A subscription that is told to its subscriber once it outlives the broker.
+    /// A subscription that is told to its subscribers once it outlives the broker.
     Subscription {
-        no: InstanceNo,
-        conn: ConnId,
-        ack: Option<u64>,
-        wanted: Box<Subscription>,
+        durable: u64,
+        terms: Terms,
+        asked: Vec<Asked>,
     },
     Replay {
         copies: Vec<(u64, u64, Arc<str>)>,
@@ -128,7 +138,27 @@ enum Waiting {
     },
 }
 
+/// Who asked for a subscription that is being written.
+struct Asked {
+    no: InstanceNo,
+    conn: ConnId,
+    ack: Option<u64>,
+    wanted: Subscription,
+    /// It had not subscribed before; what was acknowledged once is not taken back.
+    new: bool,
+}
+
 impl Durables {
+    /// How many acknowledgements of a subscription an instance waits for.
+    fn asked_by(&self, place: &Durable, no: InstanceNo) -> usize {
+        let waiting = place.writing.iter().filter_map(|t| self.waiting.get(t));
+        let asked = waiting.map(|waiting| match waiting {
+            Waiting::Subscription { asked, .. } => asked.iter().filter(|a| a.no == no).count(),
+            _ => 0,
+        });
+        asked.sum()
+    }
+
     /// Requests that are being written: who asked, the request's id and its name.
     pub(crate) fn storing(&self) -> impl Iterator<Item = (InstanceNo, &Arc<str>, &Arc<str>)> {
         self.waiting.values().filter_map(|waiting| match waiting {
@@ -240,11 +270,10 @@ impl Bus {
                 acks,
             }) => self.request_stored(*job, &body, &copies, &acks, ok),
             Some(Waiting::Subscription {
-                no,
-                conn,
-                ack,
-                wanted,
-            }) => self.subscription_stored((no, conn, ack), &wanted, ok),
+                durable,
+                terms,
+                asked,
+            }) => self.subscription_stored((ticket.0, durable, terms), asked, ok),
             Some(Waiting::Replay { copies }) => {
                 for (durable, seq, body) in copies {
                     let copy = Copy {
@@ -413,14 +442,15 @@ impl Bus {
         found.map(|(durable, _)| *durable)
     }
 
-    /// Subscribes; the acknowledgement follows when that is on disk.
+    /// Subscribes, or does so again. Answers whether that is on disk already; if not, the
+    /// acknowledgement follows when it is.
     pub(crate) fn subscribe_durable(
         &mut self,
         no: InstanceNo,
         wanted: &Subscription,
         conn: ConnId,
         ack: Option<u64>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let Some((owner, group)) = self.owner_of(no, wanted) else {
             return Err(Code::NotOnline.into());
         };
@@ -439,8 +469,12 @@ impl Bus {
                         pattern: wanted.pattern.clone(),
                         owner,
                         group,
-                        ack_wait_ms: self.settings.ack_wait_ms,
-                        max_deliver: self.settings.max_deliver,
+                        terms: Terms {
+                            ack_wait_ms: self.settings.ack_wait_ms,
+                            max_deliver: self.settings.max_deliver,
+                        },
+                        written: None,
+                        writing: Vec::new(),
                         members: Vec::new(),
                         messages: BTreeMap::new(),
                         ready: BTreeSet::new(),
@@ -449,51 +483,71 @@ impl Bus {
                 durable
             }
         };
-        let Some(place) = self.durables.all.get_mut(&durable) else {
-            return Ok(());
-        };
-        place.ack_wait_ms = wanted.ack_wait_ms.unwrap_or(place.ack_wait_ms);
-        place.max_deliver = wanted.max_deliver.unwrap_or(place.max_deliver);
-        place.members.push(Member {
-            no,
-            max: wanted.max_in_flight.unwrap_or(OUT_MAX),
-            out: 0,
-        });
-        if let Some(instance) = self.instances.get_mut(&no) {
-            instance.subscriptions.push(wanted.clone());
+        let waits = self.durables.all.get(&durable);
+        if waits.is_some_and(|place| self.durables.asked_by(place, no) >= ACKS_MAX) {
+            let what = "the subscription is still being written down";
+            return Err(Fault::because(Code::Overloaded, what));
         }
-        self.store_subscription(no, wanted, conn, ack);
+        let Some(place) = self.durables.all.get_mut(&durable) else {
+            return Ok(true);
+        };
+        let terms = Terms {
+            ack_wait_ms: wanted.ack_wait_ms.unwrap_or(place.terms.ack_wait_ms),
+            max_deliver: wanted.max_deliver.unwrap_or(place.terms.max_deliver),
+        };
+        place.terms = terms;
+        let new = !place.members.iter().any(|member| member.no == no);
+        if new {
+            place.members.push(Member {
+                no,
+                max: wanted.max_in_flight.unwrap_or(OUT_MAX),
+                out: 0,
+            });
+            if let Some(instance) = self.instances.get_mut(&no) {
+                instance.subscriptions.push(wanted.clone());
+            }
+        }
+        let on_disk = place.writing.is_empty() && place.written == Some(terms);
+        if !on_disk {
+            let asked = Asked {
+                no,
+                conn,
+                ack,
+                wanted: wanted.clone(),
+                new,
+            };
+            self.store_subscription(durable, asked);
+        }
         self.serve_durable(durable);
-        Ok(())
+        Ok(on_disk)
     }
 
-    /// Writes a subscription as it is; its acknowledgement waits for that.
-    pub(crate) fn store_subscription(
-        &mut self,
-        no: InstanceNo,
-        wanted: &Subscription,
-        conn: ConnId,
-        ack: Option<u64>,
-    ) {
-        let durable = self.durable_of(no, wanted);
-        let found = durable.and_then(|durable| Some((durable, self.durables.all.get(&durable)?)));
-        let Some((durable, place)) = found else {
+    /// Writes a subscription as it is, unless that is being done; its acknowledgement waits for that.
+    fn store_subscription(&mut self, durable: u64, who: Asked) {
+        let ticket = self.number();
+        let Some(place) = self.durables.all.get_mut(&durable) else {
             return;
         };
+        let newest = place.writing.last();
+        if let Some(Waiting::Subscription { terms, asked, .. }) =
+            newest.and_then(|newest| self.durables.waiting.get_mut(newest))
+            && *terms == place.terms
+        {
+            return asked.push(who);
+        }
+        place.writing.push(ticket);
         let value = json!({
             "pattern": place.pattern.as_str(),
             "owner": place.owner,
             "group": place.group,
-            "ack_wait_ms": place.ack_wait_ms,
-            "max_deliver": place.max_deliver,
+            "ack_wait_ms": place.terms.ack_wait_ms,
+            "max_deliver": place.terms.max_deliver,
         });
         let value = value.to_string().into();
-        let ticket = self.number();
         let waiting = Waiting::Subscription {
-            no,
-            conn,
-            ack,
-            wanted: Box::new(wanted.clone()),
+            durable,
+            terms: place.terms,
+            asked: vec![who],
         };
         self.durables.waiting.insert(ticket, waiting);
         let op = put(Shelf::Subscriptions, (durable, 0), value);
@@ -502,31 +556,61 @@ impl Bus {
 
     fn subscription_stored(
         &mut self,
-        (no, conn, ack): (InstanceNo, ConnId, Option<u64>),
-        wanted: &Subscription,
+        (ticket, durable, terms): (u64, u64, Terms),
+        asked: Vec<Asked>,
         ok: bool,
     ) {
-        if !ok {
-            // Whatever it would have got had been lost with the broker.
-            if let Some(durable) = self.durable_of(no, wanted) {
-                let place = self.durables.all.get(&durable);
-                let idle = place.is_some_and(|place| {
-                    place.messages.is_empty() && place.members.iter().all(|member| member.no == no)
-                });
-                self.withdraw(no, wanted, idle);
+        if let Some(place) = self.durables.all.get_mut(&durable) {
+            place.writing.retain(|other| *other != ticket);
+            if ok {
+                place.written = Some(terms);
+            } else if place.writing.is_empty() {
+                // What was refused does not hold until the next start only.
+                place.terms = place.written.unwrap_or(place.terms);
             }
         }
-        if !self.conns.contains_key(&conn.0) {
+        if !ok {
+            for who in asked.iter().filter(|who| who.new) {
+                self.take_back(durable, who);
+            }
+        }
+        for Asked {
+            conn, ack, wanted, ..
+        } in asked
+        {
+            if !self.conns.contains_key(&conn.0) {
+                continue;
+            }
+            if ok {
+                let body = json!({"ok": true, "name": wanted.pattern.as_str()});
+                self.acknowledge_packet(conn, ack, body);
+            } else {
+                let what = "the subscription could not be written down";
+                let fault = Fault::because(Code::Overloaded, what);
+                self.refuse(conn, "_service:subscribe", fault, ack);
+            }
+        }
+    }
+
+    /// An instance whose first subscription could not be written is not subscribed, unless it asked
+    /// again in the meantime and that is still being written.
+    fn take_back(&mut self, durable: u64, who: &Asked) {
+        let Some(place) = self.durables.all.get(&durable) else {
             return;
+        };
+        for ticket in &place.writing {
+            if let Some(Waiting::Subscription { asked, .. }) = self.durables.waiting.get_mut(ticket)
+                && let Some(again) = asked.iter_mut().find(|again| again.no == who.no)
+            {
+                again.new = true;
+                return;
+            }
         }
-        if ok {
-            let body = json!({"ok": true, "name": wanted.pattern.as_str()});
-            self.acknowledge_packet(conn, ack, body);
-        } else {
-            let what = "the subscription could not be written down";
-            let fault = Fault::because(Code::Overloaded, what);
-            self.refuse(conn, "_service:subscribe", fault, ack);
-        }
+        // Whatever one that never was on disk would have got had been lost with the broker.
+        let idle = place.written.is_none()
+            && place.messages.is_empty()
+            && place.members.iter().all(|member| member.no == who.no);
+        self.withdraw(who.no, &who.wanted, idle);
     }
 
     pub(crate) fn unsubscribe_durable(
@@ -636,7 +720,7 @@ impl Bus {
                 }
                 return;
             };
-            let deadline = self.now.after_ms(place.ack_wait_ms);
+            let deadline = self.now.after_ms(place.terms.ack_wait_ms);
             place.ready.remove(&seq);
             let Some(message) = place.messages.get_mut(&seq) else {
                 continue;
@@ -798,7 +882,7 @@ impl Bus {
         let Some(place) = self.durables.all.get_mut(&durable) else {
             return;
         };
-        let max = place.max_deliver;
+        let max = place.terms.max_deliver;
         let Some(message) = place.messages.get_mut(&seq) else {
             return;
         };
@@ -934,6 +1018,10 @@ impl Bus {
                     let pattern = text("pattern").ok_or_else(bad)?;
                     let pattern = Pattern::new(&pattern).map_err(|_| bad())?;
                     let max_deliver = parsed["max_deliver"].as_u64().ok_or_else(bad)?;
+                    let terms = Terms {
+                        ack_wait_ms: parsed["ack_wait_ms"].as_u64().ok_or_else(bad)?,
+                        max_deliver: u32::try_from(max_deliver).map_err(|_| bad())?,
+                    };
                     self.index.add(&pattern, Entry::Durable(a));
                     self.durables.all.insert(
                         a,
@@ -941,8 +1029,9 @@ impl Bus {
                             pattern,
                             owner: text("owner").ok_or_else(bad)?,
                             group: parsed["group"].as_bool().ok_or_else(bad)?,
-                            ack_wait_ms: parsed["ack_wait_ms"].as_u64().ok_or_else(bad)?,
-                            max_deliver: u32::try_from(max_deliver).map_err(|_| bad())?,
+                            terms,
+                            written: Some(terms),
+                            writing: Vec::new(),
                             members: Vec::new(),
                             messages: BTreeMap::new(),
                             ready: BTreeSet::new(),
@@ -979,7 +1068,7 @@ impl Bus {
         let mut used_up = Vec::new();
         for (durable, place) in &self.durables.all {
             for (seq, message) in &place.messages {
-                if message.attempt >= place.max_deliver {
+                if message.attempt >= place.terms.max_deliver {
                     used_up.push((*durable, *seq));
                 }
             }

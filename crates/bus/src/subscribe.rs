@@ -72,8 +72,8 @@ impl Bus {
         if instance.subscriptions.iter().any(same) {
             if wanted.durable {
                 // The first one may still be on its way to the disk.
-                self.store_subscription(no, &wanted, conn, ack);
-                return Ok(None);
+                let on_disk = self.subscribe_durable(no, &wanted, conn, ack)?;
+                return Ok(on_disk.then_some(name));
             }
             return Ok(Some(name));
         }
@@ -90,9 +90,9 @@ impl Bus {
             instance.subscriptions.push(wanted);
             self.dead_listeners.insert(no);
         } else if wanted.durable {
-            self.subscribe_durable(no, &wanted, conn, ack)?;
+            let on_disk = self.subscribe_durable(no, &wanted, conn, ack)?;
             self.capacity_returned(no);
-            return Ok(None);
+            return Ok(on_disk.then_some(name));
         } else {
             let entry = match &wanted.queue {
                 None => Entry::Plain(no),

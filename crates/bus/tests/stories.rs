@@ -1127,6 +1127,78 @@ fn a_durable_subscription_is_not_acknowledged_before_it_is_on_disk() {
 }
 
 #[test]
+fn a_repeated_durable_subscription_is_written_once_and_never_taken_back() {
+    let order = || json!({"name": "order", "durable": true});
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "books");
+    w.acks.clear();
+    w.disk_waits = Some(Vec::new());
+    // Sixteen wait for one write; more than that are refused.
+    for _ in 0..20 {
+        w.subscribe(2, order());
+    }
+    assert_eq!(w.acks.remove(&2).unwrap().len(), 4);
+    let waits = w.disk_waits.take().unwrap();
+    assert_eq!(waits.len(), 1);
+    w.handle(Event::Stored {
+        ticket: waits[0],
+        ok: true,
+    });
+    let acks = w.acks.remove(&2).unwrap();
+    assert_eq!(acks.len(), 16);
+    assert!(acks.iter().all(|ack| ack["ok"] == true), "{acks:?}");
+    // What is on disk needs no further write, whoever asks for it.
+    w.disk_waits = Some(Vec::new());
+    w.subscribe(2, order());
+    assert_eq!(w.ack(2)["ok"], true);
+    w.service(3, "books");
+    w.acks.clear();
+    w.subscribe(3, order());
+    assert_eq!(w.ack(3)["ok"], true);
+    assert_eq!(w.disk_waits.take().unwrap(), []);
+    w.lose(3);
+    // Other terms do; when they cannot be written, the old ones hold.
+    let other = || json!({"name": "order", "durable": true, "max_deliver": 1});
+    w.store_works = false;
+    for _ in 0..2 {
+        w.subscribe(2, other());
+        assert_eq!(w.ack(2)["ok"], false);
+    }
+    w.store_works = true;
+    w.hear(2);
+    w.request(1, "r", "order", json!({"reply": "none"}));
+    for attempt in 1..=2 {
+        assert_eq!(w.hear_one(2).1["attempt"], attempt);
+        w.pass(30_000);
+    }
+}
+
+#[test]
+fn a_durable_subscription_whose_second_write_is_good_stays() {
+    let mut w = World::noting();
+    w.service(1, "shop");
+    w.service(2, "books");
+    w.acks.clear();
+    w.disk_waits = Some(Vec::new());
+    for most in [2, 3] {
+        w.subscribe(
+            2,
+            json!({"name": "order", "durable": true, "max_deliver": most}),
+        );
+    }
+    let waits = w.disk_waits.take().unwrap();
+    assert_eq!(waits.len(), 2);
+    for (ticket, ok) in waits.into_iter().zip([false, true]) {
+        w.handle(Event::Stored { ticket, ok });
+        assert_eq!(w.ack(2)["ok"], ok);
+    }
+    w.hear(2);
+    w.request(1, "r", "order", json!({"reply": "none"}));
+    assert_eq!(w.hear(2).len(), 1);
+}
+
+#[test]
 fn nothing_is_acknowledged_before_it_is_flushed_and_nothing_waits_for_that_but_acknowledgements() {
     let mut w = World::noting();
     w.service(1, "shop");
