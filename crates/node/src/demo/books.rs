@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use daybook_ledger::AssetId;
+use daybook_ledger::{AssetId, TransactionId};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -19,11 +19,16 @@ use crate::{
     out::{Out, thousands},
 };
 
+/// How long copies that follow the ledger by themselves may take to be where it is.
+const AGREE_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at them.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Unspent units of one token, by owner; who shares an output counts by all its keys together.
 struct Holdings {
     created: u64,
     by_owner: BTreeMap<String, u64>,
-    transactions: usize,
+    transactions: Vec<TransactionId>,
 }
 
 /// What was found.
@@ -40,11 +45,23 @@ struct Line {
     held: u64,
 }
 
-/// Counts everything.
+/// Counts everything. Machines and streams follow the ledger by themselves, each at its own pace, so
+/// what does not add up is counted again until it does.
 ///
 /// # Errors
-/// The first balance that does not add up.
+/// The first balance that still does not add up.
 pub(super) async fn reckon(town: &mut Town) -> Result<Books, Failure> {
+    let deadline = tokio::time::Instant::now() + AGREE_WITHIN;
+    loop {
+        match count(town).await {
+            Err(_) if tokio::time::Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+            counted => return counted,
+        }
+    }
+}
+
+/// Counts everything once, as it stands.
+async fn count(town: &mut Town) -> Result<Books, Failure> {
     let asset = town.asset.ok_or_else(|| wrong("there is no token"))?;
     let token = holdings(town, asset).await?;
     let mut lines = Vec::new();
@@ -115,18 +132,22 @@ pub(super) async fn reckon(town: &mut Town) -> Result<Books, Failure> {
         )));
     }
     // What the stream told of both tokens is what the API lists of them.
-    let of_token = |asset: &str| {
-        let events = town.witness.iter().flat_map(|witness| witness.seen());
-        events
-            .filter(|event| event.kind.starts_with("asset.") && event.body["asset"] == *asset)
-            .count()
-    };
     for (asset, holdings) in [(asset, &token), (currency, &tokens)] {
-        let told = of_token(&asset.to_string());
-        if told != holdings.transactions {
+        // Nobody has looked yet at what the stream told since the last step.
+        for id in &holdings.transactions {
+            town.witness().id(id).await?;
+        }
+        let asset = asset.to_string();
+        let told = town
+            .witness()
+            .seen()
+            .iter()
+            .filter(|event| event.kind.starts_with("asset.") && event.body["asset"] == *asset)
+            .count();
+        let listed = holdings.transactions.len();
+        if told != listed {
             return Err(wrong(&format!(
-                "the stream told {told} transactions of {asset}, and the API lists {}",
-                holdings.transactions
+                "the stream told {told} transactions of {asset}, and the API lists {listed}"
             )));
         }
     }
@@ -162,8 +183,11 @@ async fn holdings(town: &Town, asset: AssetId) -> Result<Holdings, Failure> {
         .await?;
     let mut unspent: BTreeMap<(String, u64), (String, u64)> = BTreeMap::new();
     let mut created = 0_u64;
+    let mut transactions = Vec::with_capacity(listed.len());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for transaction in &listed {
+        let id = text(&transaction["id"]).parse();
+        transactions.push(id.map_err(|_| wrong("a transaction has no id"))?);
         for input in transaction["inputs"].as_array().into_iter().flatten() {
             let spends = &input["fulfills"];
             if let Some(index) = spends["output_index"].as_u64() {
@@ -198,7 +222,7 @@ async fn holdings(town: &Town, asset: AssetId) -> Result<Holdings, Failure> {
     Ok(Holdings {
         created,
         by_owner,
-        transactions: listed.len(),
+        transactions,
     })
 }
 

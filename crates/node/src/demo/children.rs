@@ -26,7 +26,7 @@ const PASSED_ON: [&str; 5] = ["HOME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 /// How long a program may take to say that it is there: keys are derived meanwhile, on few cores.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How long one that was asked to stop may take.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+const STOP_WITHIN: Duration = Duration::from_secs(30);
 /// Events of a program that wait to be looked at; older ones are not missed.
 const SAID_MAX: usize = 64;
 /// Bytes of a complaint that are shown.

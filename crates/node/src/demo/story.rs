@@ -6,6 +6,7 @@ use daybook_client::{BookEvent, consortium::Outcome};
 use daybook_ledger::TransactionId;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{
     council::{ASKS, CONTAINER},
@@ -17,6 +18,8 @@ use crate::failure::{Exit, Failure};
 
 /// How long one act may take, on the slowest machine that is thought of.
 const ACT_WITHIN: Duration = Duration::from_secs(90);
+/// Seconds that a call over the bus may wait for its answer, for which others are asked.
+const CALL_SECONDS: &str = "60";
 /// Characters of an id that a line shows.
 const ID_CHARS: usize = 12;
 
@@ -178,9 +181,10 @@ pub(super) async fn download(town: &mut Town) -> Result<(), Failure> {
         .await?;
     let fetched = said.last().cloned().unwrap_or_default();
     let settled = match &mut town.shop {
-        Some((_, said)) => said.event("settled").await,
-        None => None,
+        Some((_, said)) => timeout(ACT_WITHIN, said.event("settled")).await,
+        None => Ok(None),
     };
+    let settled = settled.ok().flatten();
     let settled = settled.ok_or_else(|| wrong("the shop does not settle"))?;
     let channel = settled["channel"].as_str().unwrap_or_default().to_owned();
     let about = |kind: &'static str| {
@@ -322,6 +326,8 @@ async fn call(town: &mut Town) -> Result<(), Failure> {
         &key,
         "--url",
         &town.bus_url,
+        "--timeout",
+        CALL_SECONDS,
     ];
     let said = town
         .children

@@ -37,7 +37,7 @@ const PORT_STREAMS: u16 = 9985;
 const PORT_BUS: u16 = 9001;
 const PORT_SHOP: u16 = 9700;
 /// How long anybody may take to answer a small question.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How long a machine may take until it takes orders: it asks the ledger about its keys first.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The quantum of traffic, as a power of two, and its price: small files take several.

@@ -12,7 +12,7 @@ use crate::failure::{Exit, Failure};
 /// Events that wait to be looked at; the stream waits with them.
 const EVENTS_MAX: usize = 1024;
 /// How long the stream may take to tell what was acknowledged already.
-const WITHIN: Duration = Duration::from_secs(30);
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// A follower of every book.
 pub(super) struct Witness {
