@@ -316,6 +316,13 @@ impl MirrorChange {
         Ok(text.map(|text| (id, text)))
     }
 
+    /// The sequence number of the last entry of a ledger.
+    pub(crate) fn size(&self, ledger: u64) -> Result<u64> {
+        let table = self.0.open_table(TRANSACTIONS)?;
+        let last = table.range((ledger, 0)..=(ledger, u64::MAX))?.next_back();
+        Ok(last.transpose()?.map_or(0, |(place, _)| place.value().1))
+    }
+
     /// Adds a ledger under the next local id, or replaces what is known of it.
     pub(crate) fn put_ledger(&self, name: &str, id: Option<u64>, text: &str) -> Result<u64> {
         let mut ledgers = self.0.open_table(LEDGERS)?;

@@ -163,6 +163,13 @@ pub(crate) async fn check(shared: &Arc<Shared>) -> Outcome {
     }
     let others: BTreeSet<Did> = {
         let book = shared.mirror.book();
+        if book.member(shared.me()).is_none() {
+            // Nobody to ask is not everybody answering.
+            return Outcome {
+                failed: Some("this member has not read of itself in the log yet".to_owned()),
+                ..Outcome::default()
+            };
+        }
         let active = book.members().filter(|member| member.active);
         active.map(|member| member.card.did()).collect()
     };

@@ -80,6 +80,8 @@ struct Known {
     caller: Caller,
     /// The CSRF token of the session, if the caller came by one.
     csrf: Option<String>,
+    /// Whether a token is all that it showed.
+    by_token: bool,
 }
 
 /// An answer that refuses.
@@ -205,6 +207,10 @@ impl Hosted {
             return Err(Denied::Wrong);
         };
         let shared = member.shared().clone();
+        // Those who guess passwords keep nobody waiting whose password is known to be right.
+        if let Some(caller) = shared.users.remembered(&name, &password) {
+            return Ok((shared, caller));
+        }
         let Ok(_turn) = self.passwords.acquire().await else {
             return Err(Denied::Wrong);
         };
@@ -277,6 +283,16 @@ impl Asks<'_> {
             Err(refused) => return Err(refused),
         };
         self.guard(&known)?;
+        // A token travels in addresses and is for the socket: it neither makes another, which would
+        // outlive it, nor lets anybody in, nor speaks for the member.
+        if known.by_token
+            && let ["maintenance" | "user-create", ..] | ["proposals", _, _] = segments
+        {
+            return Err(Box::new(detail(
+                StatusCode::FORBIDDEN,
+                "A token is not enough for this: log in with name and password.",
+            )));
+        }
         match segments {
             ["upload"] => self.upload(known, body).await,
             ["create-gu11"] => self.create_plan(known, PlanKind::Gu11, body).await,
@@ -312,6 +328,7 @@ impl Asks<'_> {
                     shared,
                     caller,
                     csrf: None,
+                    by_token: false,
                 });
             }
             if scheme.eq_ignore_ascii_case("bearer") {
@@ -321,6 +338,7 @@ impl Asks<'_> {
                     shared,
                     caller,
                     csrf: None,
+                    by_token: true,
                 });
             }
         }
@@ -332,6 +350,7 @@ impl Asks<'_> {
                         shared: shared.clone(),
                         caller,
                         csrf: Some(csrf),
+                        by_token: false,
                     });
                 }
             }

@@ -364,16 +364,16 @@ impl Mirror {
                         ]),
                     ),
                 ]);
-                let new = known.is_none();
                 let id =
                     change.put_ledger(&grown.name, known.map(|known| known.0), &write(&row))?;
                 if let Action::Create { batch, .. } = &propose.action {
                     for (number, text) in (1..).zip(batch.entries()) {
                         self.put(change, book, id, number, &text.committed(number, None))?;
                     }
-                } else if new {
-                    // Who came later gets what was committed before, too.
-                    for number in 1..=grown.uncommitted_size {
+                } else {
+                    // Who came later, or was away for a time, gets what was committed before, too.
+                    let stored = change.size(id)?;
+                    for number in stored + 1..=grown.uncommitted_size {
                         let found = book.committed(&grown.name, number, &Present(change));
                         let Some((text, _)) = found else {
                             return Err(DiskError("an entry is missing".to_owned()).into());

@@ -37,6 +37,8 @@ const RUNNING_MAX: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct Operation {
     id: String,
+    /// Of the message that it was begun with.
+    digest: String,
     events: Mutex<Vec<Happened>>,
     count: watch::Sender<usize>,
 }
@@ -68,9 +70,10 @@ struct Kept {
 }
 
 impl Operation {
-    fn new(id: &str) -> Arc<Operation> {
+    fn new(id: &str, digest: &str) -> Arc<Operation> {
         Arc::new(Operation {
             id: id.to_owned(),
+            digest: digest.to_owned(),
             events: Mutex::default(),
             count: watch::Sender::new(0),
         })
@@ -207,7 +210,7 @@ pub(crate) async fn begin(
         if let Some(running) = shared.operations.running(&kept.id) {
             return Ok(running);
         }
-        let operation = Operation::new(&kept.id);
+        let operation = Operation::new(&kept.id, &kept.digest);
         match report {
             Some(report) => {
                 operation.say(Some(0), "this request was made before");
@@ -224,7 +227,7 @@ pub(crate) async fn begin(
         message: plan,
     } = message.wanted
     {
-        let operation = Operation::new(&message.id);
+        let operation = Operation::new(&message.id, &message.digest);
         send_plan(shared, &operation, kind, plan).await;
         return Ok(operation);
     }
@@ -233,7 +236,7 @@ pub(crate) async fn begin(
         blocking(move || prepare(&shared, message, &by)).await
     };
     let kept = prepared.map_err(broken)?.map_err(&fault)?;
-    let operation = Operation::new(&kept.id);
+    let operation = Operation::new(&kept.id, &kept.digest);
     {
         let mut running = shared.operations.0.lock();
         if running.len() >= RUNNING_MAX {
@@ -243,7 +246,10 @@ pub(crate) async fn begin(
         }
         // Two sockets with one `@id` at the same moment are one operation.
         if let Some(first) = running.get(&kept.id) {
-            return Ok(first.clone());
+            return match first.digest == kept.digest {
+                true => Ok(first.clone()),
+                false => Err(other()),
+            };
         }
         running.insert(kept.id.clone(), operation.clone());
     }
@@ -343,7 +349,7 @@ pub(crate) fn resume_all(shared: &Arc<Shared>) -> Result<(), DiskError> {
         .operations(|text| member(&own(text), "report").is_none_or(Value::is_null))?;
     for (kept, _) in open.iter().filter_map(|text| Kept::read(text)) {
         tracing::info!(id = kept.id, "taking up an operation");
-        let operation = Operation::new(&kept.id);
+        let operation = Operation::new(&kept.id, &kept.digest);
         resume(shared, kept, &operation);
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use common::*;
+use daybook_ledger::consortium::{Action, Answer, Body, Outcome, Policy, ProposalStatus, Propose};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{
@@ -531,6 +532,13 @@ async fn one_request_is_one_transaction_however_often_it_is_sent() {
     let again = members[0].command(&entry("i", json!("CONT-1"))).await;
     assert!(is_done(&again));
     assert_eq!(node.tree("CONT-1").unwrap().1, 3);
+    // Two requests with one name are not one request.
+    let (mut first, mut second) = (entry("k", json!("CONT-1")), entry("k", json!("CONT-1")));
+    first["no"] = json!("first");
+    second["no"] = json!("second");
+    let (first, second) = tokio::join!(members[0].command(&first), members[0].command(&second));
+    assert!(is_done(&first) != is_done(&second), "{first:?} {second:?}");
+    assert_eq!(node.tree("CONT-1").unwrap().1, 4);
     let mut other = entry("i", json!("CONT-1"));
     other["no"] = json!("another");
     assert_eq!(code(&members[0].command(&other).await), "request_error");
@@ -572,9 +580,20 @@ async fn unanimity_names_who_is_missing_and_a_quorum_goes_on_without() {
     assert!(is_done(
         &members[0].command(&entry("q1", json!("QUORUM"))).await
     ));
-    let mut message = entry("u1", json!("ALL"));
-    message["time_to_live"] = json!(2);
-    let events = members[0].command(&message).await;
+    let expired = async |id: &str, ledger: Value| {
+        let mut message = entry(id, ledger);
+        message["time_to_live"] = json!(600);
+        let passing = async {
+            until("all but one have endorsed it", async || {
+                matches!(node.outcome(id), Some(Outcome::Pending(progress))
+                    if progress.endorsed.len() == 2 && progress.missing == [did(3)])
+            })
+            .await;
+            node.pass(Duration::from_secs(601));
+        };
+        tokio::join!(members[0].command(&message), passing).0
+    };
+    let events = expired("u1", json!("ALL")).await;
     assert_eq!(code(&events), "request_processing_error", "{events:?}");
     let report = events.last().unwrap();
     assert_eq!(report["participants"], json!([did(3).to_string()]));
@@ -586,9 +605,8 @@ async fn unanimity_names_who_is_missing_and_a_quorum_goes_on_without() {
     );
     assert_eq!(values(&events).last(), Some(&100));
     // Several ledgers at once: all or none.
-    let mut both = entry("both", json!(["ALL", "QUORUM"]));
-    both["time_to_live"] = json!(2);
-    assert!(!is_done(&members[0].command(&both).await));
+    let both = expired("both", json!(["ALL", "QUORUM"])).await;
+    assert!(!is_done(&both));
     assert_eq!(node.tree("QUORUM").unwrap().1, 2);
     assert_eq!(node.pending(), 0);
     members[2].down.store(false, Ordering::SeqCst);
@@ -868,10 +886,28 @@ async fn forms_send_plan_documents_and_make_users_for_those_who_may() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_health_check_names_who_does_not_answer() {
     let (_, members, _dir) = network(3).await;
-    let well = members[0].get("/maintenance/check_health/").await;
-    assert_eq!(well.status, 200, "{}", well.json());
-    assert_eq!(well.json()["message"], "OK");
-    assert_eq!(well.json()["participants"].as_object().unwrap().len(), 2);
+    for member in &members {
+        until("it knows the members and hears them", async || {
+            let known = member.get("/members/").await.json();
+            known["results"].as_array().unwrap().len() == 3 && member.listens.load(Ordering::SeqCst)
+        })
+        .await;
+    }
+    let mut well = json!(null);
+    until("all answer", async || {
+        let reply = members[0].get("/maintenance/check_health/").await;
+        well = reply.json();
+        reply.status == 200
+    })
+    .await;
+    assert_eq!(well["message"], "OK");
+    assert_eq!(well["participants"].as_object().unwrap().len(), 2);
+    until("the second has heard the third, too", async || {
+        let known = members[1].get("/members/").await.json();
+        let mut known = known["results"].as_array().unwrap().iter();
+        known.any(|member| member["did"] == did(3).to_string() && member["last_heard"].is_string())
+    })
+    .await;
     members[2].down.store(true, Ordering::SeqCst);
     let ill = members[1].get("/maintenance/check_health").await;
     assert_eq!(ill.status, 503);
@@ -895,12 +931,91 @@ async fn the_health_check_names_who_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_health_check_fails_before_the_member_has_read_of_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(2);
+    node.down.store(true, Ordering::SeqCst);
+    let one = start(&node, 1, dir.path()).await;
+    let early = one.get("/maintenance/check_health/").await;
+    assert_eq!(early.status, 503);
+    let message = early.json()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("read of itself"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_makes_no_token_and_no_user_and_decides_nothing() {
+    let (_, members, _dir) = network(2).await;
+    let one = &members[0];
+    let bearer = format!("Authorization: Bearer {}\r\n", one.token().await);
+    for (method, path, status) in [
+        ("GET", "/ledgers/", 200),
+        ("GET", "/proposals/", 200),
+        ("GET", "/maintenance/allocate_token/", 403),
+        ("POST", "/maintenance/allocate_token/", 403),
+        ("POST", "/user-create/", 403),
+        ("POST", "/proposals/00/endorse/", 403),
+        ("POST", "/proposals/00/refuse/", 403),
+    ] {
+        let reply = ask(&one.url, method, path, &bearer, b"").await;
+        assert_eq!(reply.status, status, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_to_a_ledger_gets_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(3);
+    let mut members = Vec::new();
+    for seed in 1..=3 {
+        let willing = |settings: &mut daybook_member::Settings| {
+            settings.rules.members = Answer::Endorse;
+        };
+        members.push(start_with(&node, seed, dir.path(), willing).await);
+    }
+    assert!(is_done(&members[0].command(&creation("c", "CONT-1")).await));
+    let regroup = async |request: &str, seeds: &[u8]| {
+        let body = Body::Propose(Propose {
+            member: did(1),
+            request: request.to_owned(),
+            deadline: daybook_ledger::BlockTime(daybook_member::system_clock() + 300_000),
+            action: Action::Regroup {
+                ledger: "CONT-1".to_owned(),
+                participants: seeds.iter().map(|seed| did(*seed)).collect(),
+                policy: Policy::Unanimous,
+            },
+        });
+        node.ask(&body, 1).unwrap();
+        until("it is agreed", async || {
+            matches!(node.outcome(request), Some(Outcome::Decided(_)))
+        })
+        .await;
+    };
+    regroup("without", &[1, 2]).await;
+    for id in ["missed-1", "missed-2"] {
+        assert!(is_done(
+            &members[0].command(&entry(id, json!("CONT-1"))).await
+        ));
+    }
+    regroup("with", &[1, 2, 3]).await;
+    assert!(is_done(
+        &members[0].command(&entry("seen", json!("CONT-1"))).await
+    ));
+    until("everything is there", async || {
+        let list = members[2].get("/ledgers/1/transactions/").await.json();
+        let rows = list["results"].as_array().unwrap().iter();
+        rows.map(|row| row["seq_no"].as_u64().unwrap())
+            .eq([4, 3, 2, 1])
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_or_a_program_may_refuse_with_a_reason_that_the_proposer_reads() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::new(3);
     let one = start(&node, 1, dir.path()).await;
     let by_hand = start_with(&node, 2, dir.path(), |settings| {
-        settings.rules.entries = daybook_ledger::consortium::Answer::Ask;
+        settings.rules.entries = Answer::Ask;
     })
     .await;
     let _program = start_with(&node, 3, dir.path(), |settings| {
@@ -1050,8 +1165,16 @@ async fn an_entry_for_a_hundred_ledgers_changes_none_when_one_of_them_is_busy() 
     })
     .await;
     let mut all = entry("all", json!(names));
-    all["time_to_live"] = json!(1);
-    let events = members[0].command(&all).await;
+    all["time_to_live"] = json!(300);
+    let passing = async {
+        until("it waits for the other", async || {
+            matches!(node.outcome("all"), Some(Outcome::Pending(progress))
+                if matches!(progress.status, ProposalStatus::Waiting { .. }))
+        })
+        .await;
+        node.pass(Duration::from_secs(301));
+    };
+    let (events, ()) = tokio::join!(members[0].command(&all), passing);
     assert_eq!(code(&events), "request_processing_error");
     assert_eq!(events.last().unwrap()["stage"], "waiting");
     for name in &names {
@@ -1060,7 +1183,7 @@ async fn an_entry_for_a_hundred_ledgers_changes_none_when_one_of_them_is_busy() 
     members[1].down.store(false, Ordering::SeqCst);
     assert!(is_done(&crate::events(&mut socket).await));
     let mut again = entry("again", json!(names));
-    again["time_to_live"] = json!(60);
+    again["time_to_live"] = json!(600);
     assert!(is_done(&members[0].command(&again).await));
     for name in &names {
         assert_eq!(

@@ -87,6 +87,8 @@ struct Log {
     archive: Archive,
     entries: Vec<Logged>,
     time: u64,
+    /// Milliseconds that the log's clock is ahead of the system's.
+    ahead: u64,
 }
 
 /// The node of a test.
@@ -109,8 +111,12 @@ impl std::fmt::Debug for Node {
 }
 
 impl Log {
+    fn now(&self) -> u64 {
+        system_clock() + self.ahead
+    }
+
     fn tick(&mut self) -> u64 {
-        self.time = system_clock().max(self.time + 1);
+        self.time = self.now().max(self.time + 1);
         let at = BlockTime(self.time);
         while let Some(expiry) = self.book.due(at, 64) {
             self.record(expiry);
@@ -165,6 +171,7 @@ impl Node {
             archive: Archive::default(),
             entries: Vec::new(),
             time: 0,
+            ahead: 0,
         };
         let body = Body::Found {
             members: (1..=members).map(card).collect(),
@@ -189,11 +196,7 @@ impl Node {
             while let Some(node) = weak.upgrade() {
                 {
                     let mut log = node.log.lock();
-                    if log
-                        .book
-                        .next_due()
-                        .is_some_and(|due| due.0 <= system_clock())
-                    {
+                    if log.book.next_due().is_some_and(|due| due.0 <= log.now()) {
                         log.tick();
                     }
                     node.grown.send_replace(log.entries.len());
@@ -235,6 +238,23 @@ impl Node {
         Some((ledger.frontier.root().to_string(), ledger.frontier.size()))
     }
 
+    /// Lets time go by in the log at once.
+    pub fn pass(&self, time: Duration) {
+        self.log.lock().ahead += time.as_millis() as u64;
+    }
+
+    /// What became of the proposal that was made under this name.
+    pub fn outcome(&self, request: &str) -> Option<Outcome> {
+        let log = self.log.lock();
+        let named = |entry: &&Entry| {
+            let propose = entry.propose();
+            propose.is_some_and(|propose| propose.request == request)
+        };
+        let mut entries = log.entries.iter().map(|logged| &logged.entry);
+        let proposal = entries.find(named)?.id();
+        log.book.outcome(&proposal, &log.archive)
+    }
+
     pub fn pending(&self) -> usize {
         self.log.lock().book.pending_count()
     }
@@ -245,6 +265,8 @@ impl Node {
 pub struct Wire {
     pub node: Arc<Node>,
     pub down: Arc<AtomicBool>,
+    /// Whether the member has come to the relay a second time: no notice escapes it from then on.
+    pub listens: Arc<AtomicBool>,
 }
 
 impl Wire {
@@ -321,6 +343,9 @@ impl Network for Wire {
     fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>> {
         Box::pin(async move {
             self.reach()?;
+            if !after.relay.is_empty() {
+                self.listens.store(true, Ordering::SeqCst);
+            }
             let _ = timeout(Duration::from_millis(200), self.node.relay.wait(&after)).await;
             self.reach()?;
             self.node
@@ -337,6 +362,7 @@ pub struct Running {
     pub url: String,
     pub folder: PathBuf,
     pub down: Arc<AtomicBool>,
+    pub listens: Arc<AtomicBool>,
     stop: tokio::sync::oneshot::Sender<()>,
     served: tokio::task::JoinHandle<()>,
     hosted: Arc<Hosted>,
@@ -372,9 +398,11 @@ pub async fn start_with(
         key: key(seed),
     };
     let down = Arc::new(AtomicBool::new(false));
+    let listens = Arc::new(AtomicBool::new(false));
     let wire = Wire {
         node: node.clone(),
         down: down.clone(),
+        listens: listens.clone(),
     };
     let member = Member::start(identity, &genesis(), Arc::new(wire), settings).unwrap();
     let hosted = Arc::new(Hosted::new(vec![member], None));
@@ -387,6 +415,7 @@ pub async fn start_with(
         url,
         folder,
         down,
+        listens,
         stop,
         served,
         hosted,
