@@ -6,6 +6,7 @@ import selectors
 import signal
 import ssl
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -18,6 +19,14 @@ PASSWORD = "correct horse battery"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 ANSWER_SECONDS_MAX = 120
+
+
+def eventually(what, holds):
+    """Waits until it holds."""
+    end = time.monotonic() + ANSWER_SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.05)
 
 
 def daybook(*arguments, stdin=None, cwd=None):
