@@ -2,6 +2,8 @@
 
 use daybook_ledger::Height;
 
+use super::key::KEY_MASK;
+
 /// No entry.
 const NONE: u32 = u32::MAX;
 /// Places of the smallest table.
@@ -83,7 +85,8 @@ impl Memtable {
     /// Where the key's newest entry is noted, or would be.
     fn place(&self, key: u64) -> usize {
         let mask = self.heads.len() - 1;
-        let mut place = key as usize & mask;
+        // The low bits of keys are zero.
+        let mut place = (key >> KEY_MASK.trailing_zeros()) as usize & mask;
         loop {
             match self.entries.get(self.heads[place] as usize) {
                 Some(entry) if entry.key != key => place = (place + 1) & mask,
