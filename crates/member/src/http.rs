@@ -31,7 +31,7 @@ use crate::{
     page::parameters,
     relay::Relay,
     socket,
-    users::{Caller, Denied},
+    users::{Caller, Denied, UsersError},
     view::{self, NotShown},
 };
 
@@ -539,6 +539,18 @@ impl Asks<'_> {
         Ok(json(status, &outcome.to_value(&shared, known.is_some())))
     }
 
+    /// The fields of a form, and what is wrong with those that have to be filled in.
+    async fn fields(&self, body: Incoming, required: &[&str]) -> Result<(Value, Object), Refused> {
+        let body = small(body).await?;
+        let fields = Value::Object(form(&self.parts.headers, &body));
+        let missing = required
+            .iter()
+            .filter(|name| text(&fields, name).is_empty());
+        let errors = missing.map(|name| (*name, Value::from("This field is required.")));
+        let errors = Object::from_iter(errors);
+        Ok((fields, errors))
+    }
+
     async fn log_in(&self, body: Incoming) -> Result<Reply, Refused> {
         // A page of another site may not log its visitor in as somebody else.
         if let Some(origin) = self.parts.headers.get(header::ORIGIN) {
@@ -557,21 +569,8 @@ impl Asks<'_> {
                 )));
             }
         }
-        let body = small(body).await?;
-        let fields = form(&self.parts.headers, &body);
-        let field = |name: &str| {
-            fields
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
-        let mut errors = Object::new();
-        for name in ["login", "password"] {
-            if field(name).is_empty() {
-                errors.insert(name, "This field is required.".into());
-            }
-        }
+        let (fields, mut errors) = self.fields(body, &["login", "password"]).await?;
+        let field = |name: &str| text(&fields, name).to_owned();
         let failed = |errors: Object| {
             let answer = object([("success", false.into()), ("errors", Value::Object(errors))]);
             json(StatusCode::BAD_REQUEST, &answer)
@@ -728,21 +727,10 @@ impl Asks<'_> {
                 "You do not have permission to perform this action.",
             )));
         }
-        let body = small(body).await?;
-        let fields = form(&self.parts.headers, &body);
-        let field = |name: &str| {
-            fields
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
-        let mut errors = Object::new();
-        for name in ["username", "password", "first_name"] {
-            if field(name).is_empty() {
-                errors.insert(name, "This field is required.".into());
-            }
-        }
+        let (fields, mut errors) = self
+            .fields(body, &["username", "password", "first_name"])
+            .await?;
+        let field = |name: &str| text(&fields, name).to_owned();
         for name in ["first_name", "last_name"] {
             if field(name).chars().count() > CHARS_MAX {
                 let words = format!("Ensure this value has at most {CHARS_MAX} characters.");
@@ -761,9 +749,9 @@ impl Asks<'_> {
             let (shared, name, password) = (known.shared, name.clone(), field("password"));
             let made = blocking(move || shared.users.add(&name, &password, shared.now_ms())).await;
             if let Err(error) = made {
-                let about = match error.to_string().contains("password") {
-                    true => "password",
-                    false => "username",
+                let about = match error {
+                    UsersError::UnfitPassword(_) => "password",
+                    _ => "username",
                 };
                 errors.insert(about, error.to_string().into());
             }

@@ -75,17 +75,20 @@ pub enum UsersError {
     /// What is in the file.
     #[error("{0} is no file of users")]
     Damaged(String),
-    /// The name or the password cannot be one.
+    /// The name cannot be one, or is taken.
     #[error("{0}")]
-    Unfit(String),
+    UnfitName(String),
+    /// The password cannot be one.
+    #[error("{0}")]
+    UnfitPassword(String),
 }
 
 /// Checks a name and hashes a password, which takes some hundredths of a second by design.
 ///
 /// # Errors
-/// [`UsersError::Unfit`].
+/// [`UsersError::UnfitName`] and [`UsersError::UnfitPassword`].
 pub fn new_user(name: &str, password: &str, admin: bool, now_ms: u64) -> Result<User, UsersError> {
-    let unfit = |what: String| Err(UsersError::Unfit(what));
+    let unfit = |what: String| Err(UsersError::UnfitName(what));
     let characters = name.chars().count();
     if characters == 0 || characters > NAME_CHARS_MAX {
         return unfit(format!(
@@ -96,13 +99,13 @@ pub fn new_user(name: &str, password: &str, admin: bool, now_ms: u64) -> Result<
         return unfit("a user's name has no colon and no control characters".to_owned());
     }
     if password.chars().count() < PASSWORD_CHARS_MIN || password.len() > PASSWORD_BYTES_MAX {
-        return unfit(format!(
+        return Err(UsersError::UnfitPassword(format!(
             "a password has {PASSWORD_CHARS_MIN} characters at least and {PASSWORD_BYTES_MAX} bytes at most"
-        ));
+        )));
     }
     let hash = Argon2::default()
         .hash_password(password.as_bytes())
-        .map_err(|error| UsersError::Unfit(error.to_string()))?;
+        .map_err(|error| UsersError::UnfitPassword(error.to_string()))?;
     Ok(User {
         name: name.to_owned(),
         hash: hash.to_string(),
@@ -152,7 +155,7 @@ pub fn change_users<E: From<UsersError>>(
     let mut users = read_users(path)?;
     change(&mut users)?;
     if users.len() > USERS_MAX {
-        return Err(UsersError::Unfit(format!("{USERS_MAX} users are enough")).into());
+        return Err(UsersError::UnfitName(format!("{USERS_MAX} users are enough")).into());
     }
     let write = || -> io::Result<()> {
         let new = path.with_extension("new");
@@ -270,7 +273,9 @@ impl Users {
         let user = new_user(name, password, false, now_ms)?;
         change_users(&self.path, |users| {
             if users.iter().any(|known| known.name == user.name) {
-                return Err(UsersError::Unfit("a user has this name already".to_owned()));
+                return Err(UsersError::UnfitName(
+                    "a user has this name already".to_owned(),
+                ));
             }
             users.push(user);
             Ok(())

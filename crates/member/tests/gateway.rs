@@ -1198,7 +1198,7 @@ async fn names_of_ledgers_may_be_anything_and_do_nothing() {
     let (_, members, _dir) = network(2).await;
     for (number, name) in [
         "'; DROP TABLE ledgers; --".to_owned(),
-        "$(touch /tmp/never) `id` a/b, \"c\" ..".to_owned(),
+        "$(touch never) `id` a/b, \"c\" ..".to_owned(),
         "контейнер-№1".to_owned(),
         "я".repeat(512),
     ]

@@ -138,7 +138,7 @@ impl From<UsersError> for Failure {
         let exit = match &error {
             UsersError::File(..) => Exit::System,
             UsersError::Damaged(_) => Exit::Damaged,
-            UsersError::Unfit(_) => Exit::Usage,
+            UsersError::UnfitName(_) | UsersError::UnfitPassword(_) => Exit::Usage,
         };
         Failure::new(exit, error.to_string())
     }

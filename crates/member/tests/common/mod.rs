@@ -181,7 +181,7 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let known = |_: Did, _: &daybook_ledger::PublicKey| true;
         let relay = Relay::open(&folder.path().join("relay.redb"), network, Box::new(known));
-        let node = Arc::new(Node {
+        Arc::new(Node {
             log: Mutex::new(log),
             grown: watch::Sender::new(1),
             relay: relay.unwrap(),
@@ -189,23 +189,7 @@ impl Node {
             lose_answers: AtomicUsize::new(0),
             submissions: AtomicUsize::new(0),
             _folder: folder,
-        });
-        // Time goes on by itself, and expires what is due.
-        let weak = Arc::downgrade(&node);
-        tokio::spawn(async move {
-            while let Some(node) = weak.upgrade() {
-                {
-                    let mut log = node.log.lock();
-                    if log.book.next_due().is_some_and(|due| due.0 <= log.now()) {
-                        log.tick();
-                    }
-                    node.grown.send_replace(log.entries.len());
-                }
-                drop(node);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        node
+        })
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
@@ -238,9 +222,12 @@ impl Node {
         Some((ledger.frontier.root().to_string(), ledger.frontier.size()))
     }
 
-    /// Lets time go by in the log at once.
+    /// Lets time go by in the log at once, which expires what is due.
     pub fn pass(&self, time: Duration) {
-        self.log.lock().ahead += time.as_millis() as u64;
+        let mut log = self.log.lock();
+        log.ahead += time.as_millis() as u64;
+        log.tick();
+        self.grown.send_replace(log.entries.len());
     }
 
     /// What became of the proposal that was made under this name.
