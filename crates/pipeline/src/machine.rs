@@ -276,10 +276,11 @@ impl LedgerMachine {
         &mut self,
         command: &consortium::Command,
         ticket: ConsortiumTicket,
+        allowance: &Allowance,
         building: &mut Building,
     ) -> Result<(), Broken> {
         let shared = self.shared.clone();
-        let history = shared.store.consortium_history();
+        let history = shared.store.consortium_history_counted(allowance);
         let decision = self.consortium.decide(command, building.time, &history);
         if let Some(error) = history.failure() {
             tracing::warn!(%error, "a request to the consortium's book was not decided");
@@ -557,7 +558,14 @@ impl LedgerMachine {
             return Ok(changes);
         }
         let allowance = Allowance::new(HISTORY_BYTES_MAX);
-        while let Some(candidate) = candidates.pop_front() {
+        // The next block waits while the log is read for a book. When that was much, the rest is decided
+        // for that one. Assets are told what they may not read instead.
+        let mut reads_on = true;
+        while reads_on && let Some(candidate) = candidates.pop_front() {
+            let is_of_book = matches!(
+                candidate,
+                Candidate::Tracker { .. } | Candidate::Consortium { .. }
+            );
             match candidate {
                 asset @ Candidate::Asset { .. } => {
                     candidates.push_front(asset);
@@ -565,13 +573,9 @@ impl LedgerMachine {
                 }
                 Candidate::Tracker { command, ticket } => {
                     self.decide_tracker(&command, ticket, &mut changes, &allowance, building)?;
-                    // The next block waits while the log is read. The rest is decided for that one.
-                    if allowance.is_used_up() {
-                        break;
-                    }
                 }
                 Candidate::Consortium { command, ticket } => {
-                    self.decide_consortium(&command, ticket, building)?;
+                    self.decide_consortium(&command, ticket, &allowance, building)?;
                 }
                 Candidate::Configure { settings, done } => {
                     let entry = self.tracker.configure(*settings, building.time);
@@ -582,6 +586,7 @@ impl LedgerMachine {
                 }
                 Candidate::Tick => {}
             }
+            reads_on = !(is_of_book && allowance.is_used_up());
         }
         Ok(changes)
     }

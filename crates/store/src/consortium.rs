@@ -1,16 +1,19 @@
 //! Reading the consortium's book: its state in memory, and its entries in the log.
 
-use std::{cell::RefCell, sync::Arc};
-
 use daybook_ledger::{
     Height, Position, TransactionId,
-    consortium::{Book, Entry, History, IndexKey},
+    consortium::{Book, Entry, IndexKey},
 };
 
 use crate::{
-    Order, Store, StoreError, explore::packed, index::key::Family, log::record::Text,
-    place::unpack, store::Shared,
+    Allowance, Store, StoreError,
+    book::{BookEntry, History, Order},
+    explore::packed,
+    place::unpack,
 };
+
+/// The consortium's entries as its rules read them.
+pub type ConsortiumHistory<'s> = History<'s, Entry>;
 
 impl Store {
     /// Reads the consortium's book as the newest block left it. The next block waits meanwhile: be quick,
@@ -27,10 +30,15 @@ impl Store {
 
     /// The consortium's entries as its rules read them.
     pub fn consortium_history(&self) -> ConsortiumHistory<'_> {
-        ConsortiumHistory {
-            shared: &self.shared,
-            failure: RefCell::new(None),
-        }
+        History::new(&self.shared, None)
+    }
+
+    /// The same; what is read is taken from an allowance, which refuses nothing here.
+    pub fn consortium_history_counted<'s>(
+        &'s self,
+        allowance: &'s Allowance,
+    ) -> ConsortiumHistory<'s> {
+        History::new(&self.shared, Some(allowance))
     }
 
     /// An entry of the consortium's book and its place.
@@ -41,16 +49,7 @@ impl Store {
         &self,
         id: &TransactionId,
     ) -> Result<Option<(Position, Entry)>, StoreError> {
-        let key = self.shared.index.secret.key(Family::ConsortiumEntry, &id.0);
-        let mut found = None;
-        self.shared
-            .consortium_entries(key, Order::OldestFirst, |position, entry| {
-                if entry.id() == *id {
-                    found = Some((position, entry));
-                }
-                found.is_none()
-            })?;
-        Ok(found)
+        self.shared.book_entry(id)
     }
 
     /// The entries of the consortium's book that have `key`, in `order`, each once. `each` returns false
@@ -65,7 +64,7 @@ impl Store {
         each: &mut dyn FnMut(Position, Entry) -> bool,
     ) -> Result<(), StoreError> {
         let mut go_on = |position, entry| self.is_wanted() && each(position, entry);
-        self.shared.consortium_entries_of(key, order, &mut go_on)
+        self.shared.book_entries(key, order, &mut go_on)
     }
 
     /// The entries of the consortium's book that have `key`, oldest first, each once, from the first one
@@ -87,12 +86,10 @@ impl Store {
             if position.height > tip || !self.is_wanted() {
                 return Ok(false);
             }
-            let Some(entry) = shared.consortium_entry_at(position)? else {
-                return Ok(true);
-            };
-            let mut has = false;
-            entry.index_keys(&mut |other| has |= other == key);
-            Ok(!has || each(position, entry))
+            match shared.book_entry_at::<Entry>(position)? {
+                Some(entry) if entry.has(key) => Ok(each(position, entry)),
+                _ => Ok(true),
+            }
         })
     }
 
@@ -120,7 +117,7 @@ impl Store {
             if position < from || last.replace(value) == Some(value) {
                 return Ok(true);
             }
-            match shared.consortium_entry_at(position)? {
+            match shared.book_entry_at(position)? {
                 Some(entry) => Ok(each(position, entry)),
                 None => Ok(true),
             }
@@ -131,72 +128,7 @@ impl Store {
     }
 }
 
-impl Shared {
-    fn consortium_entries_of(
-        &self,
-        key: IndexKey<'_>,
-        order: Order,
-        each: &mut dyn FnMut(Position, Entry) -> bool,
-    ) -> Result<(), StoreError> {
-        let hashed = self.index.secret.consortium_key(key);
-        self.consortium_entries(hashed, order, |position, entry| {
-            let mut has = false;
-            entry.index_keys(&mut |other| has |= other == key);
-            !has || each(position, entry)
-        })
-    }
-
-    /// Walks the entries that the index names for a hashed key; they still have to be compared.
-    fn consortium_entries(
-        &self,
-        key: u64,
-        order: Order,
-        mut each: impl FnMut(Position, Entry) -> bool,
-    ) -> Result<(), StoreError> {
-        let tip = self.tip.read().height;
-        let visit = |value: u64| {
-            let position = unpack(value);
-            if position.height > tip {
-                // Readers do not see it yet.
-                return Ok(order == Order::NewestFirst);
-            }
-            match self.consortium_entry_at(position)? {
-                Some(entry) => Ok(each(position, entry)),
-                None => Ok(true),
-            }
-        };
-        match order {
-            Order::OldestFirst => self.index.oldest_first(key, visit),
-            Order::NewestFirst => self.index.newest_first(key, visit),
-        }
-    }
-
-    /// The entry at a position that the index names; `None` when it is another book's, which has the same
-    /// hash by accident.
-    fn consortium_entry_at(&self, position: Position) -> Result<Option<Entry>, StoreError> {
-        match self.entry_text_at(position)? {
-            Some(Text::Consortium(text)) => Entry::read(text)
-                .map(Some)
-                .map_err(|error| self.text_damaged(position, &error.to_string())),
-            Some(Text::Asset(_) | Text::Tracker(_)) => Ok(None),
-            None => Err(self.index_damaged(position, "names an entry that is not there")),
-        }
-    }
-}
-
-/// History as the rules of the consortium's book read it. What cannot be read is given as never seen: ask
-/// [`ConsortiumHistory::failure`] after each use, and take nothing for decided when there was one.
-pub struct ConsortiumHistory<'s> {
-    shared: &'s Shared,
-    failure: RefCell<Option<StoreError>>,
-}
-
 impl ConsortiumHistory<'_> {
-    /// Why, since the last call, history said other than what is so; `None` when all it said is true.
-    pub fn failure(&self) -> Option<StoreError> {
-        self.failure.take()
-    }
-
     /// Why an entry that the book knows could not be found: what the disk said, or damage of the index.
     pub fn missing(&self, ledger: &str, sequence: u64) -> StoreError {
         self.failure().unwrap_or_else(|| {
@@ -206,26 +138,5 @@ impl ConsortiumHistory<'_> {
                 format!("the index lacks what committed entry {sequence} of ledger \"{ledger}\""),
             )
         })
-    }
-}
-
-impl History for ConsortiumHistory<'_> {
-    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
-        let mut found = None;
-        let mut take = |_, entry| {
-            found = Some(Arc::new(entry));
-            false
-        };
-        let read = self
-            .shared
-            .consortium_entries_of(key, Order::NewestFirst, &mut take);
-        if let Err(error) = read {
-            // Damage stops the node; what the operating system refused may go another time.
-            if !error.is_transient() {
-                self.shared.note_fault(error.again());
-            }
-            self.failure.replace(Some(error));
-        }
-        found
     }
 }

@@ -6,6 +6,7 @@
 
 mod backup;
 mod blocks;
+mod book;
 mod check;
 mod checkpoint;
 mod consortium;
@@ -31,6 +32,7 @@ use daybook_ledger::{
 };
 
 pub use backup::restore;
+pub use book::{History, Order};
 pub use check::{CheckOptions, FINDINGS_MAX, Finding, Report, check};
 pub use consortium::ConsortiumHistory;
 pub use error::StoreError;
@@ -38,7 +40,7 @@ pub use explore::{Heading, Name};
 pub use open::open;
 pub use search::{CANDIDATES_MAX, QUERY_TERMS_MAX, SCORED_BYTES_MAX, SCORED_MAX, SearchField};
 pub use store::{Allowance, CommittedView, Store, Withheld};
-pub use tracker::{Order, TrackerHistory};
+pub use tracker::TrackerHistory;
 pub use writer::Writer;
 
 /// A transaction that was taken and then lost, and why.
