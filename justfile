@@ -1,4 +1,6 @@
-# One command per chore; `just` alone lists them.
+# One command per chore; `just` alone lists them. Rust's toolchain and a C compiler are enough for those that
+# name nothing else; what they name is installed as they say. `./test tools` installs, on Debian, what the
+# third-party clients need.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -33,12 +35,12 @@ run *arguments:
 demo *arguments:
     cargo run --release --locked -- demo {{ arguments }}
 
-# Third-party clients against real nodes; a name picks a suite (conformance/run --list)
+# Third-party clients against real nodes; a name picks a suite (conformance/run --list; needs `./test tools`)
 conformance *suites:
     cargo build --locked -p daybook
     conformance/run {{ suites }}
 
-# Measurements of docs/performance.md, against their peers: all, or those named (bench/run --help)
+# Measurements of docs/performance.md: all, or those named (bench/run --help; needs Python 3.11, PostgreSQL 15)
 bench *names:
     bench/run {{ names }}
 
@@ -46,15 +48,15 @@ bench *names:
 bench-quick *names:
     bench/run --quick {{ names }}
 
-# Ten minutes of services that call each other over the bus while some are killed
+# Ten minutes of services that call each other over the bus while some are killed (needs Node.js and npm)
 soak:
     bench/run soak
 
-# One fuzz target for some seconds (needs a nightly toolchain and cargo-fuzz)
+# One fuzz target for some seconds (rustup toolchain install nightly; cargo install --locked cargo-fuzz)
 fuzz target seconds="60":
     cd fuzz && cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }} -rss_limit_mb=1024
 
-# Licences, advisories, duplicates, sources (needs cargo-deny)
+# Licences, advisories, duplicates, sources (cargo install --locked cargo-deny)
 deny:
     cargo deny --all-features check
 
@@ -69,7 +71,7 @@ models operations="1000000":
     TRACKER_MODEL_OPERATIONS={{ operations }} cargo test --release --locked -p daybook-ledger --test tracker_model -- --nocapture
     cargo test --release --locked -p daybook-ledger --test consortium_model -- --nocapture
 
-# What takes too long for every change: supply chain, models at length, hundreds of kills, a minute of each fuzz target
+# What takes too long for every change: supply chain, models at length, kills, fuzzing (needs what those name)
 nightly: deny models crash soak
-    for target in $(cd fuzz && cargo +nightly fuzz list); do just fuzz "$target" 60; done
+    for target in fuzz/fuzz_targets/*.rs; do just fuzz "$(basename "$target" .rs)" 60; done
     ./test
