@@ -1,6 +1,10 @@
 //! The verifiers: every core parses transactions and checks their signatures in batches.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use daybook_ledger::{
     Parser, Rules, SignatureChecker, Transaction, consortium, decide, decide_unproven,
@@ -33,7 +37,11 @@ const VIEW_TRANSACTIONS_MAX: usize = 64;
 /// long parents, or sixteen times what a batch of ordinary transactions needs.
 const HISTORY_BYTES_MAX: u64 = 16 << 20;
 
-/// Where submissions wait for a verifier. Bounded by the pool's permits, which every one holds.
+/// How long a verifier answers before it looks at what came in: some forty signatures with RSA. Shorter
+/// turns make smaller batches, and blocks of fewer requests.
+const ANSWERING_MAX: Duration = Duration::from_millis(10);
+
+/// Where submissions and answers wait for a verifier. Bounded by the pool's permits, which every one holds.
 pub(crate) struct Queue {
     state: Mutex<QueueState>,
     arrived: Condvar,
@@ -46,8 +54,6 @@ pub(crate) enum Work {
     Asset(Submission),
     /// Proves a request to the tracker.
     Tracker(TrackerSubmission),
-    /// Answers one, which takes a signature.
-    Answer(TrackerTicket, TrackerAnswer),
     /// Proves a request to the consortium's book.
     Consortium(ConsortiumSubmission),
     /// Lets the tracker's settings through, in their place among the rest.
@@ -56,8 +62,19 @@ pub(crate) enum Work {
     Tick,
 }
 
+/// What a verifier takes at a time.
+enum Taken {
+    /// Work that keeps its order, by the batch's number.
+    Batch(u64, Vec<Work>),
+    /// An answer of the tracker, which takes a signature and keeps no order. One at a time: with RSA each
+    /// takes a third of a millisecond, and who took many would keep its neighbours idle and the requests
+    /// in its batch waiting.
+    Answer(TrackerTicket, TrackerAnswer),
+}
+
 struct QueueState {
     waiting: VecDeque<Work>,
+    answers: VecDeque<(TrackerTicket, TrackerAnswer)>,
     /// The number of the next batch: blocks keep the order in which batches were taken.
     batch: u64,
     closed: bool,
@@ -67,6 +84,7 @@ impl Queue {
     pub(crate) fn new(verifiers: usize) -> Queue {
         let state = QueueState {
             waiting: VecDeque::new(),
+            answers: VecDeque::new(),
             batch: 0,
             closed: false,
         };
@@ -90,7 +108,7 @@ impl Queue {
             ticket.settle(answer, &mut Wakes::default());
             return;
         }
-        state.waiting.push_back(Work::Answer(ticket, answer));
+        state.answers.push_back((ticket, answer));
         drop(state);
         self.arrived.notify_one();
     }
@@ -108,24 +126,23 @@ impl Queue {
         }
     }
 
-    /// Takes a batch: a fair share of what waits. `None` when closed and empty.
-    fn take(&self) -> Option<(u64, Vec<Work>)> {
+    /// Takes an answer or a batch, an answer first if they are preferred; `None` when nothing waits.
+    fn try_take(&self, prefers_answers: bool) -> Option<Taken> {
+        self.state.lock().take(self.verifiers, prefers_answers)
+    }
+
+    /// Takes an answer or a batch, waiting for one. `None` when closed and empty.
+    fn take(&self) -> Option<Taken> {
         let mut state = self.state.lock();
-        while state.waiting.is_empty() {
+        loop {
+            if let Some(taken) = state.take(self.verifiers, true) {
+                return Some(taken);
+            }
             if state.closed {
                 return None;
             }
             self.arrived.wait(&mut state);
         }
-        let share = state
-            .waiting
-            .len()
-            .div_ceil(self.verifiers)
-            .min(BATCH_TRANSACTIONS_MAX);
-        let taken = state.waiting.drain(..share).collect();
-        let number = state.batch;
-        state.batch += 1;
-        Some((number, taken))
     }
 
     /// Takes no more and drops what waits, which tells their senders: nothing can be committed.
@@ -133,15 +150,35 @@ impl Queue {
         let mut state = self.state.lock();
         state.closed = true;
         let waiting = std::mem::take(&mut state.waiting);
+        let answers = std::mem::take(&mut state.answers);
         drop(state);
         self.arrived.notify_all();
-        drop(waiting);
+        drop((waiting, answers));
     }
 
     /// Takes no more. What waits is still verified.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.arrived.notify_all();
+    }
+}
+
+impl QueueState {
+    fn take(&mut self, verifiers: usize, prefers_answers: bool) -> Option<Taken> {
+        if (prefers_answers || self.waiting.is_empty())
+            && let Some((ticket, answer)) = self.answers.pop_front()
+        {
+            return Some(Taken::Answer(ticket, answer));
+        }
+        if self.waiting.is_empty() {
+            return None;
+        }
+        // A fair share of what waits.
+        let share = self.waiting.len().div_ceil(verifiers);
+        let taken = self.waiting.drain(..share.min(BATCH_TRANSACTIONS_MAX));
+        let number = self.batch;
+        self.batch += 1;
+        Some(Taken::Batch(number, taken.collect()))
     }
 }
 
@@ -171,10 +208,29 @@ pub(crate) fn run(
         prover: tracker.map(|options| Prover::new(options.suites, options.ids.clone())),
         consortium: consortium::Prover::new(shared.store.genesis()),
     };
-    while let Some((number, work)) = shared.queue.take() {
-        let candidates = work_off(shared, &mut tools, work);
-        if !feed.send(Batch { number, candidates }) {
-            return;
+    // Who was answered is woken for several answers together.
+    let mut wakes = Wakes::default();
+    let mut answering_since: Option<Instant> = None;
+    loop {
+        let prefers_answers = answering_since.is_none_or(|since| since.elapsed() < ANSWERING_MAX);
+        let taken = shared.queue.try_take(prefers_answers).or_else(|| {
+            wakes.wake();
+            shared.queue.take()
+        });
+        match taken {
+            None => return,
+            Some(Taken::Answer(ticket, answer)) => {
+                answering_since.get_or_insert_with(Instant::now);
+                ticket.settle(answer, &mut wakes);
+            }
+            Some(Taken::Batch(number, work)) => {
+                answering_since = None;
+                wakes.wake();
+                let candidates = work_off(shared, &mut tools, work);
+                if !feed.send(Batch { number, candidates }) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -185,18 +241,15 @@ fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidat
     let mut submissions = Vec::with_capacity(work.len());
     let mut requests = Vec::new();
     let mut others = Vec::new();
-    let mut wakes = Wakes::default();
     for work in work {
         match work {
             Work::Asset(submission) => submissions.push(submission),
             Work::Tracker(submission) => requests.push(submission),
-            Work::Answer(ticket, answer) => ticket.settle(answer, &mut wakes),
             Work::Consortium(submission) => others.extend(prove_consortium(tools, submission)),
             Work::Configure(settings, done) => others.push(Candidate::Configure { settings, done }),
             Work::Tick => others.push(Candidate::Tick),
         }
     }
-    wakes.wake();
     let mut candidates = verify(shared, tools, submissions);
     prove(tools, requests, &mut candidates);
     candidates.append(&mut others);

@@ -311,8 +311,26 @@ impl Entry {
     }
 }
 
+/// Bytes of most entries beside their records and their request.
+const FRAME_BYTES: usize = 256;
+
+/// Bytes of a request beside its texts, of which some are escaped.
+const REQUEST_BYTES: usize = 256;
+
 fn write(time: BlockTime, body: &Body, records: &[Record]) -> String {
-    let mut out = Writer::new();
+    let request = match body {
+        Body::Command { request, .. } | Body::Payout { request, .. } => {
+            Some(write_request(request))
+        }
+        _ => None,
+    };
+    let records: Vec<String> = records.iter().map(write_record).collect();
+    let bytes = records
+        .iter()
+        .chain(&request)
+        .map(String::len)
+        .sum::<usize>();
+    let mut out = Writer::with_room(bytes + FRAME_BYTES);
     out.string("book", "tracker");
     let kind = match body {
         Body::Command { .. } => EntryKind::Command,
@@ -364,15 +382,10 @@ fn write(time: BlockTime, body: &Body, records: &[Record]) -> String {
         out.raw("park", &members.write());
     }
     if !records.is_empty() {
-        out.array("records", records, |out, record| {
-            out.push_str(&write_record(record));
-        });
+        out.array("records", &records, |out, record| out.push_str(record));
     }
-    match body {
-        Body::Command { request, .. } | Body::Payout { request, .. } => {
-            out.raw("request", &write_request(request));
-        }
-        _ => {}
+    if let Some(request) = &request {
+        out.raw("request", request);
     }
     if let Body::Settings { settings, revision } = body {
         out.number("revision", *revision);
@@ -398,7 +411,17 @@ fn write_output(out: &mut String, (index, amount): (u32, u64)) {
 }
 
 fn write_request(request: &Request) -> String {
-    let mut payload = Writer::new();
+    let texts = match &request.payload {
+        Payload::Single { message, pk, sign } => message.len() + pk.len() + sign.len(),
+        Payload::CoSigned {
+            message,
+            from_pk,
+            from_sign,
+            to_pk,
+            to_sign,
+        } => message.len() + from_pk.len() + from_sign.len() + to_pk.len() + to_sign.len(),
+    };
+    let mut payload = Writer::with_room(texts + REQUEST_BYTES);
     match &request.payload {
         Payload::Single { message, pk, sign } => {
             payload.string("message", message);
@@ -419,13 +442,14 @@ fn write_request(request: &Request) -> String {
             payload.string("toSign", to_sign);
         }
     }
-    let mut out = Writer::new();
+    let payload = payload.finish();
+    let mut out = Writer::with_room(payload.len() + request.correlation.len() + REQUEST_BYTES);
     out.number("cmd", request.command);
     out.string("corrToken", &request.correlation);
     if request.idempotent {
         out.boolean("idem", true);
     }
-    out.raw("payload", &payload.finish());
+    out.raw("payload", &payload);
     out.finish()
 }
 

@@ -8,12 +8,23 @@ use crate::{
     json::{Object, Value},
 };
 
+/// Bytes that are made ready for an object; most records and replies have less.
+const OBJECT_BYTES: usize = 512;
+
 /// Writes one compact JSON object, its members in the order of the calls.
 pub(super) struct Writer(String);
 
 impl Writer {
     pub(super) fn new() -> Writer {
-        Writer("{".to_owned())
+        Writer::with_room(OBJECT_BYTES)
+    }
+
+    /// One that is to be some `bytes` long: what is written on the orderer's thread is not copied again and
+    /// again while it grows.
+    pub(super) fn with_room(bytes: usize) -> Writer {
+        let mut text = String::with_capacity(bytes);
+        text.push('{');
+        Writer(text)
     }
 
     fn name(&mut self, name: &str) {
