@@ -211,6 +211,8 @@ pub struct Capabilities {
     pub now: u64,
     /// Its prices.
     pub prices: Prices,
+    /// How long a transfer channel lives at most, in milliseconds, if it says so.
+    pub transfer_lifetime_ms: Option<u64>,
 }
 
 /// The price band of a tracker.
@@ -233,6 +235,14 @@ pub(super) struct WireCapabilities {
     now: u64,
     #[serde(default)]
     prices: WirePrices,
+    #[serde(default)]
+    lifetimes: WireLifetimes,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct WireLifetimes {
+    transfer: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -260,6 +270,7 @@ impl From<WireCapabilities> for Capabilities {
                 income_min: wire.prices.income_min.into(),
                 spend_max: wire.prices.spend_max.into(),
             },
+            transfer_lifetime_ms: wire.lifetimes.transfer,
         }
     }
 }

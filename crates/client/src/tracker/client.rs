@@ -30,6 +30,9 @@ use crate::{Client, ClientBuilder, Endpoint, Token, client::BackOff, socket::ope
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// The longest that a command may take: below the five minutes of section 17.2.
 const TIMEOUT_MAX: Duration = Duration::from_secs(240);
+/// How old the time in a reply to command 65536 may be when it is sent: a node signs that reply once a
+/// second.
+const CLOCK_KEPT_MS: u64 = 1_000;
 
 /// Which messages are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ struct Shared {
     capabilities: Option<Capabilities>,
     /// How far the tracker's clock is ahead of ours, in milliseconds.
     ahead_ms: i64,
+    /// Just before the tracker was asked for its capabilities, and so for its time.
+    asked: Instant,
     timeout: Duration,
 }
 
@@ -117,7 +122,7 @@ impl Builder {
         self
     }
 
-    /// Expects one of these keys.
+    /// Expects one of these keys, and messages of version 2 unless [`Builder::version`] says otherwise.
     #[must_use]
     pub fn expect(mut self, keys: TrackerKeys) -> Builder {
         self.expected = Some(keys);
@@ -127,14 +132,18 @@ impl Builder {
     /// Connects, learns what the tracker can do, and shakes hands.
     ///
     /// # Errors
-    /// `Connection`, and `Impostor` when the tracker has none of the expected keys.
+    /// `Connection`; `Refused` by a tracker that stays busy; `Impostor` when it has none of the expected
+    /// keys, or claims to know less than it did.
     pub async fn connect(self) -> Result<Tracker, Error> {
         let client = self.client.build()?;
+        let mut speaks_v2 = self.expected.is_some();
         let mut expected = self.expected;
         if expected.is_none()
             && let Some(known) = &self.known
+            && let Some((keys, version)) = known.look_up(&self.endpoint)?
         {
-            expected = known.keys(&self.endpoint)?;
+            expected = Some(keys);
+            speaks_v2 = version == Version::V2;
         }
         let socket = open_socket(&client, PATH).await?;
         let link = Link::new(client.clone(), socket);
@@ -144,11 +153,21 @@ impl Builder {
             timeout: self.timeout,
             expected: expected.as_ref(),
         };
-        let capabilities = meeting.capabilities().await?;
-        let version = self.version.unwrap_or(match &capabilities {
-            Some(capabilities) if capabilities.version >= 2 => Version::V2,
-            _ => Version::V1,
-        });
+        let (capabilities, asked) = meeting.capabilities().await?;
+        let version = match (self.version, &capabilities) {
+            (Some(Version::V2), None) => {
+                let what = "this tracker knows no messages of version 2";
+                return Err(Error::Protocol(what.to_owned()));
+            }
+            (Some(version), _) => version,
+            (None, Some(capabilities)) if capabilities.version >= 2 => Version::V2,
+            (None, Some(_)) => Version::V1,
+            // Nobody signs such an answer, and what is signed in version 1 can be used again for ever.
+            (None, None) if speaks_v2 => {
+                return Err(impostor("it says that it knows no messages of version 2"));
+            }
+            (None, None) => Version::V1,
+        };
         let now = local_ms();
         let ahead_ms = capabilities.as_ref().map_or(0, |capabilities| {
             i64::try_from(capabilities.now)
@@ -160,7 +179,13 @@ impl Builder {
             .handshake(version, time, capabilities.as_ref())
             .await?;
         if let Some(known) = &self.known {
-            known.remember(&self.endpoint, &keys)?;
+            let speaks = match &capabilities {
+                Some(capabilities) if capabilities.version >= 2 => Version::V2,
+                // The caller wanted version 1, and heard what nobody signs.
+                None if speaks_v2 => Version::V2,
+                _ => Version::V1,
+            };
+            known.remember(&self.endpoint, &keys, speaks)?;
         }
         Ok(Tracker {
             shared: Arc::new(Shared {
@@ -172,6 +197,7 @@ impl Builder {
                 version,
                 capabilities,
                 ahead_ms,
+                asked,
                 timeout: self.timeout,
             }),
         })
@@ -201,14 +227,28 @@ impl Meeting<'_> {
         }
     }
 
-    /// What the tracker can do; `None` from one that does not know the question (section 17).
-    async fn capabilities(&self) -> Result<Option<Capabilities>, Error> {
-        let payload = json!({ "v": [1, 2] });
-        let asked = self.ask(command::CAPABILITIES, payload, message::correlation());
-        let signed = match asked.await {
-            Ok(signed) => signed,
-            Err(Failed::Refused { .. }) => return Ok(None),
-            Err(failed) => return Err(failed.into()),
+    /// What the tracker can do, and when it was asked; `None` from one that does not know the question
+    /// (section 17). A tracker that is busy, or not open yet, is asked again.
+    async fn capabilities(&self) -> Result<(Option<Capabilities>, Instant), Error> {
+        let begun = Instant::now();
+        let mut back_off = BackOff::default();
+        let (signed, asked) = loop {
+            let asked = Instant::now();
+            let payload = json!({ "v": [1, 2] });
+            let answer = self.ask(command::CAPABILITIES, payload, message::correlation());
+            let error = match answer.await {
+                Ok(signed) => break (signed, asked),
+                Err(Failed::Refused { code, message }) if is_unknown_command(&code, &message) => {
+                    return Ok((None, asked));
+                }
+                Err(failed) => Error::from(failed),
+            };
+            let may_pass = error.code().is_some() && error.is_transient();
+            if !may_pass || begun.elapsed() >= self.timeout {
+                return Err(error);
+            }
+            tracing::debug!(%error, "asking the tracker again what it can do");
+            back_off.pause().await;
         };
         let wire: WireCapabilities = read(&signed.message)?;
         let capabilities = Capabilities::from(wire);
@@ -221,7 +261,7 @@ impl Meeting<'_> {
         {
             return Err(impostor("its capabilities are signed by another key"));
         }
-        Ok(Some(capabilities))
+        Ok((Some(capabilities), asked))
     }
 
     async fn handshake(
@@ -306,6 +346,17 @@ impl Tracker {
     /// The time by the tracker's clock, in milliseconds since 1970, as far as it is known here.
     pub fn now_ms(&self) -> u64 {
         local_ms().saturating_add_signed(self.shared.ahead_ms)
+    }
+
+    /// How long it is at least until the tracker's clock says `time_ms`, in milliseconds since 1970: its
+    /// clock as it was told when this connection was made, and as late as it can have been then. Steps of
+    /// this machine's clock do not count, but with a tracker of version 1, which does not tell its time.
+    pub fn time_left(&self, time_ms: u64) -> Duration {
+        let now = match &self.shared.capabilities {
+            None => local_ms(),
+            Some(capabilities) => latest_ms(capabilities.now, self.shared.asked.elapsed()),
+        };
+        Duration::from_millis(time_ms.saturating_sub(now))
     }
 
     /// The tracker that version 2 messages name; `None` in version 1.
@@ -588,6 +639,18 @@ fn read<T: DeserializeOwned>(message: &str) -> Result<T, Error> {
     serde_json::from_str(message).map_err(|error| Error::Protocol(error.to_string()))
 }
 
+/// Whether a refusal says that the tracker does not know the command (section 14; the first trackers have
+/// no codes). Any other one says nothing about what it knows.
+fn is_unknown_command(code: &str, message: &str) -> bool {
+    code == "bad_command" || code.is_empty() && message.starts_with("invalid message")
+}
+
+/// What a clock says at the latest that said `told_ms` in the reply to a question of so long ago.
+fn latest_ms(told_ms: u64, since_asked: Duration) -> u64 {
+    let since = u64::try_from(since_asked.as_millis()).unwrap_or(u64::MAX);
+    told_ms.saturating_add(CLOCK_KEPT_MS).saturating_add(since)
+}
+
 fn impostor(what: &str) -> Error {
     Error::Impostor(what.to_owned())
 }
@@ -601,4 +664,169 @@ fn local_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use daybook_ledger::tracker::Suite;
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::{net::TcpListener, sync::mpsc};
+    use tokio_tungstenite::{accept_async, tungstenite::Message};
+
+    use super::*;
+
+    /// What a made-up tracker answers.
+    enum Said {
+        /// Its capabilities, signed.
+        Capabilities,
+        /// Its key, signed.
+        Key,
+        /// An error, which nobody signs.
+        Error(&'static str, &'static str),
+    }
+
+    /// A tracker that answers its questions in this order, and tells what it was asked.
+    async fn tracker(
+        key: &PeerKey,
+        answers: Vec<Said>,
+    ) -> (Endpoint, mpsc::UnboundedReceiver<Value>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (tell, told) = mpsc::unbounded_channel();
+        let key = key.clone();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut socket = accept_async(stream).await.unwrap();
+            let mut answers = answers.into_iter();
+            while let Some(Ok(message)) = socket.next().await {
+                let Message::Text(text) = message else {
+                    continue;
+                };
+                let question: Value = serde_json::from_str(&text).unwrap();
+                let signed = |message: String| {
+                    let sign = key.sign(&message);
+                    json!({ "data": { "message": message, "sign": sign } })
+                };
+                let mut answer = match answers.next().unwrap() {
+                    Said::Key => signed(key.pem().to_owned()),
+                    Said::Capabilities => {
+                        let keys = json!([{ "suite": "ed25519", "pk": key.pem() }]);
+                        signed(json!({ "v": 2, "keys": keys, "now": local_ms() }).to_string())
+                    }
+                    Said::Error(code, error) if code.is_empty() => json!({ "error": error }),
+                    Said::Error(code, error) => json!({ "error": error, "code": code }),
+                };
+                answer["corrToken"] = question["corrToken"].clone();
+                tell.send(question).unwrap();
+                socket
+                    .send(Message::text(answer.to_string()))
+                    .await
+                    .unwrap();
+            }
+        });
+        (endpoint.parse().unwrap(), told)
+    }
+
+    fn asked(mut told: mpsc::UnboundedReceiver<Value>) -> Vec<u64> {
+        std::iter::from_fn(|| told.try_recv().ok())
+            .map(|question| question["cmd"].as_u64().unwrap())
+            .collect()
+    }
+
+    const UNKNOWN: Said = Said::Error("bad_command", "invalid message command: 65536");
+
+    #[tokio::test]
+    async fn a_tracker_that_is_busy_or_not_open_yet_is_asked_again_and_not_taken_for_an_old_one() {
+        let key = PeerKey::generate(Suite::Ed25519);
+        let answers = vec![
+            Said::Error("rate_limited", "too many frames: slow down"),
+            Said::Error("internal", "the tracker is not open yet"),
+            Said::Capabilities,
+            Said::Key,
+        ];
+        let (endpoint, _told) = tracker(&key, answers).await;
+        let peer = PeerKey::generate(Suite::Ed25519);
+        let met = Tracker::builder(endpoint, peer).connect().await.unwrap();
+        assert_eq!(met.version(), Version::V2);
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_stays_busy_is_not_spoken_to_in_version_1() {
+        let key = PeerKey::generate(Suite::Ed25519);
+        let busy = || Said::Error("rate_limited", "too many frames: slow down");
+        let answers = std::iter::repeat_with(busy).take(1_000).collect();
+        let (endpoint, told) = tracker(&key, answers).await;
+        let peer = PeerKey::generate(Suite::Ed25519);
+        let builder = Tracker::builder(endpoint, peer).timeout(Duration::from_millis(100));
+        assert!(builder.connect().await.is_err());
+        assert!(
+            asked(told)
+                .iter()
+                .all(|&code| code == command::CAPABILITIES)
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_talks_a_peer_into_version_1_with_a_tracker_whose_keys_it_knows() {
+        let key = PeerKey::generate(Suite::Ed25519);
+        let folder = tempfile::tempdir().unwrap();
+        for by_file in [false, true] {
+            let (endpoint, told) = tracker(&key, vec![UNKNOWN]).await;
+            let keys = TrackerKeys::new([key.pem().to_owned()]).unwrap();
+            let peer = PeerKey::generate(Suite::Ed25519);
+            let builder = Tracker::builder(endpoint.clone(), peer);
+            let builder = if by_file {
+                let known = KnownTrackers::new(folder.path().join("trackers.json"));
+                known.remember(&endpoint, &keys, Version::V2).unwrap();
+                builder.known_trackers(known)
+            } else {
+                builder.expect(keys)
+            };
+            let refused = builder.connect().await.unwrap_err();
+            assert!(matches!(refused, Error::Impostor(_)), "{refused}");
+            assert_eq!(asked(told), [command::CAPABILITIES], "nothing was signed");
+        }
+    }
+
+    #[tokio::test]
+    async fn version_2_is_not_given_up_where_it_is_wanted() {
+        let key = PeerKey::generate(Suite::Ed25519);
+        let (endpoint, told) = tracker(&key, vec![UNKNOWN]).await;
+        let peer = PeerKey::generate(Suite::Ed25519);
+        let builder = Tracker::builder(endpoint, peer).version(Version::V2);
+        let refused = builder.connect().await.unwrap_err();
+        assert!(matches!(refused, Error::Protocol(_)), "{refused}");
+        assert_eq!(asked(told), [command::CAPABILITIES]);
+    }
+
+    #[tokio::test]
+    async fn a_tracker_of_the_first_generation_is_met_again_in_version_1() {
+        let key = PeerKey::generate(Suite::Ed25519);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trackers.json");
+        let legacy = || Said::Error("", "invalid message command: 65536");
+        let (endpoint, _told) = tracker(&key, vec![legacy(), Said::Key]).await;
+        let peer = PeerKey::generate(Suite::Ed25519);
+        let known = KnownTrackers::new(&path);
+        let builder = Tracker::builder(endpoint.clone(), peer.clone());
+        let met = builder.known_trackers(known.clone()).connect().await;
+        assert_eq!(met.unwrap().version(), Version::V1);
+        let (_, version) = known.look_up(&endpoint).unwrap().unwrap();
+        assert_eq!(version, Version::V1);
+        // Another day, another port.
+        let (endpoint, _told) = tracker(&key, vec![legacy(), Said::Key]).await;
+        let keys = TrackerKeys::new([key.pem().to_owned()]).unwrap();
+        known.remember(&endpoint, &keys, Version::V1).unwrap();
+        let met = Tracker::builder(endpoint, peer).known_trackers(known);
+        assert_eq!(met.connect().await.unwrap().version(), Version::V1);
+    }
+
+    #[test]
+    fn a_trackers_clock_is_taken_to_be_as_late_as_it_can_be() {
+        // An answer that took twelve seconds, and stood ready for one before.
+        let late = latest_ms(1_000_000, Duration::from_secs(12));
+        assert_eq!(late, 1_013_000);
+        assert_eq!(latest_ms(u64::MAX, Duration::MAX), u64::MAX);
+    }
 }

@@ -7,8 +7,9 @@ use std::{
 };
 
 use daybook_ledger::tracker::{Key, KeyHash, Suites};
+use serde::{Deserialize, Serialize};
 
-use super::{Error, channel_file::replace};
+use super::{Error, Version, channel_file::replace};
 use crate::Endpoint;
 
 /// Bytes of a file of known trackers at most: thousands of them.
@@ -61,6 +62,26 @@ impl TrackerKeys {
     }
 }
 
+/// What is remembered of one tracker: the PEM texts of its keys, and whether it had version 1 only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Known {
+    /// It speaks version 2, and is not believed when it says that it does not.
+    Keys(Vec<String>),
+    /// It was met without extensions.
+    Legacy { version: u32, keys: Vec<String> },
+}
+
+impl Known {
+    fn new(keys: &TrackerKeys, speaks: Version) -> Known {
+        let keys = keys.pems().map(str::to_owned).collect();
+        match speaks {
+            Version::V2 => Known::Keys(keys),
+            Version::V1 => Known::Legacy { version: 1, keys },
+        }
+    }
+}
+
 /// A file with the keys of every tracker that was met, by its address.
 #[derive(Clone, Debug)]
 pub struct KnownTrackers {
@@ -78,24 +99,38 @@ impl KnownTrackers {
     /// # Errors
     /// `File` when the file is there and cannot be read.
     pub fn keys(&self, endpoint: &Endpoint) -> Result<Option<TrackerKeys>, Error> {
-        let mut known = self.read()?;
-        known
-            .remove(&endpoint.to_string())
-            .map(TrackerKeys::new)
-            .transpose()
+        Ok(self.look_up(endpoint)?.map(|(keys, _)| keys))
     }
 
-    /// Remembers the keys of the tracker at `endpoint`, durably.
+    /// The same, and which messages it knew.
+    pub(super) fn look_up(
+        &self,
+        endpoint: &Endpoint,
+    ) -> Result<Option<(TrackerKeys, Version)>, Error> {
+        let (pems, version) = match self.read()?.remove(&endpoint.to_string()) {
+            None => return Ok(None),
+            Some(Known::Keys(pems)) => (pems, Version::V2),
+            Some(Known::Legacy { keys, .. }) => (keys, Version::V1),
+        };
+        Ok(Some((TrackerKeys::new(pems)?, version)))
+    }
+
+    /// Remembers the keys of the tracker at `endpoint`, and which messages it `speaks`, durably.
     ///
     /// # Errors
     /// `File` when they cannot be written.
-    pub fn remember(&self, endpoint: &Endpoint, keys: &TrackerKeys) -> Result<(), Error> {
+    pub fn remember(
+        &self,
+        endpoint: &Endpoint,
+        keys: &TrackerKeys,
+        speaks: Version,
+    ) -> Result<(), Error> {
         let mut known = self.read()?;
-        let pems: Vec<String> = keys.pems().map(str::to_owned).collect();
-        if known.get(&endpoint.to_string()) == Some(&pems) {
+        let new = Known::new(keys, speaks);
+        if known.get(&endpoint.to_string()) == Some(&new) {
             return Ok(());
         }
-        known.insert(endpoint.to_string(), pems);
+        known.insert(endpoint.to_string(), new);
         let text = serde_json::to_string_pretty(&known).expect("texts make JSON") + "\n";
         if let Some(folder) = self
             .path
@@ -107,7 +142,7 @@ impl KnownTrackers {
         replace(&self.path, text.as_bytes()).map_err(|error| self.wrong(error))
     }
 
-    fn read(&self) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    fn read(&self) -> Result<BTreeMap<String, Known>, Error> {
         match read_bounded(&self.path, FILE_BYTES_MAX) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| self.wrong(error.into())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
