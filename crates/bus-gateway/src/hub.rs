@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use daybook_bus::{
     Bus, CallId, ConnId, Effect, Event, KeyVerdict, Local, Moment, Packet, StoreOp, Ticket,
 };
@@ -24,7 +24,7 @@ use tokio::{
 
 use crate::{
     DiskError, Keyring, KeyringError, ServiceKey, Settings,
-    journal::{self, Journal},
+    journal::{Flusher, Journal},
     ledger::{self, Wanted},
     outbound::{Drained, Outbound},
     sockets::{NAMESPACE_LEFT, Socket},
@@ -77,9 +77,6 @@ pub(crate) enum Write {
     /// To copy itself into a new file.
     Copy(PathBuf, Sender<Result<(), DiskError>>),
 }
-
-/// What the journal's flusher listens to.
-pub(crate) type NoteOrders = (Receiver<journal::Order>, Arc<AtomicBool>);
 
 struct State {
     bus: Bus,
@@ -170,7 +167,7 @@ impl Hub {
         store: Sender<Write>,
         stored: &[daybook_bus::Stored],
         runtime: tokio::runtime::Handle,
-    ) -> Result<(Arc<Hub>, Option<NoteOrders>), String> {
+    ) -> Result<(Arc<Hub>, Option<Flusher>), String> {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -186,14 +183,13 @@ impl Hub {
         let (remember_ms, bytes_max) = (rules.remember_ms, rules.remember_bytes_max as u64);
         let now = Moment(began_micros);
         let mut bus = Bus::new(rules, now, stored)?;
-        let (mut journal, mut orders) = (None, None);
+        let (mut journal, mut flusher) = (None, None);
         if let Some(folder) = notes {
-            let opened = Journal::open(folder, now, remember_ms, bytes_max);
-            let (opened, found, ordered) =
-                opened.map_err(|e| format!("{}: {e}", folder.display()))?;
-            bus.recall(found);
-            orders = Some((ordered, opened.unflushed()));
-            journal = Some(opened);
+            let opened = Journal::open(folder, now, remember_ms, bytes_max, |found| {
+                bus.recall(found)
+            });
+            let opened = opened.map_err(|e| format!("{}: {e}", folder.display()))?;
+            (journal, flusher) = (Some(opened.0), Some(opened.1));
         }
         let hub = Arc::new(Hub {
             state: Mutex::new(State {
@@ -220,10 +216,10 @@ impl Hub {
             next_conn: AtomicU64::new(1),
             noted: Notify::new(),
         });
-        // What a restart has made of what was under way is noted as well.
+        // Who was away for too long before the restart is gone.
         hub.handle(Event::Tick);
         hub.write_notes();
-        Ok((hub, orders))
+        Ok((hub, flusher))
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -285,6 +281,7 @@ impl Hub {
     }
 
     pub(crate) fn disconnected(self: &Arc<Hub>, conn: ConnId) {
+        let _runtime = self.runtime.enter();
         let state = &mut *self.state.lock();
         let Some(peer) = state.peers.remove(&conn.0) else {
             return;

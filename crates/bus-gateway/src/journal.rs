@@ -9,7 +9,11 @@
 //! Notes of one turn of the bus are written together, before the messages that follow from them are
 //! sent: whatever ends the process, they are with the operating system. A thread of its own flushes
 //! them, at once when somebody waits for it and soon otherwise. So a killed process loses nothing; a
-//! loss of power loses at most what came within [`FLUSH_INTERVAL`] and was not acknowledged.
+//! loss of power loses at most what came within [`FLUSH_INTERVAL`] and was not acknowledged. That thread
+//! makes the next file too, before it is needed.
+//!
+//! A start reads all files and writes what still matters into one, which takes their place. So however
+//! often and early a node dies, its files do not grow in number.
 
 use std::{
     collections::VecDeque,
@@ -26,6 +30,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use daybook_bus::{Moment, Note, Ticket};
+use parking_lot::Mutex;
 
 /// How long notes may stay unflushed when nobody waits for them.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,10 +43,14 @@ const FILE_BYTES_MIN: u64 = 1 << 20;
 /// How many full files are kept beside the one that is written to, if they are not too old first: with
 /// half the bytes in each, twice as much as is kept in memory.
 const OLD_FILES: u64 = 4;
+/// Bytes of notes that a start writes at once.
+const WRITE_BYTES: usize = 1 << 20;
 /// What the names of the files begin with.
 const PREFIX: &str = "notes-";
+/// The file that a start writes, until it is whole and takes its name.
+const UNFINISHED: &str = "notes.new";
 
-/// Where notes are written. Flushing is left to [`flush`].
+/// Where notes are written. Flushing is left to the [`Flusher`].
 pub(crate) struct Journal {
     folder: PathBuf,
     file: Arc<File>,
@@ -56,7 +65,11 @@ pub(crate) struct Journal {
     tickets: Vec<Ticket>,
     orders: Sender<Order>,
     unflushed: Arc<AtomicBool>,
+    next: Next,
 }
+
+/// The file after the one that is written to, once it is made.
+type Next = Arc<Mutex<Option<Arc<File>>>>;
 
 /// A file that is not written to any more.
 struct Old {
@@ -65,20 +78,29 @@ struct Old {
     ended: Moment,
 }
 
+/// What flushes files, makes them and takes them away, on a thread of its own.
+pub(crate) struct Flusher {
+    orders: Receiver<Order>,
+    unflushed: Arc<AtomicBool>,
+    next: Next,
+}
+
 /// What the flusher is told.
-pub(crate) enum Order {
-    /// Something was written to the file. `created` is its folder when the file is new.
+enum Order {
+    /// Something was written to the file.
     Flush {
         file: Arc<File>,
         tickets: Vec<Ticket>,
-        created: Option<PathBuf>,
     },
+    /// The next file is to be made.
+    Make(PathBuf),
     /// A file is of no use any longer.
     Remove(PathBuf),
 }
 
 impl Journal {
-    /// Reads what is in `folder` and begins a new file there.
+    /// Reads what is in `folder`, and writes what `recall` keeps of it into a file that takes the place of
+    /// all others.
     ///
     /// # Errors
     /// When the folder cannot be read or written. A file that ends in the middle of a note is no error:
@@ -88,7 +110,8 @@ impl Journal {
         now: Moment,
         remember_ms: u64,
         bytes_max: u64,
-    ) -> io::Result<(Journal, Vec<Note>, Receiver<Order>)> {
+        recall: impl FnOnce(Vec<Note>) -> Vec<Note>,
+    ) -> io::Result<(Journal, Flusher)> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(folder)? {
             let name = entry?.file_name();
@@ -97,54 +120,46 @@ impl Journal {
         }
         numbers.sort_unstable();
         let mut notes = Vec::new();
-        let mut old = VecDeque::with_capacity(numbers.len());
-        for number in numbers {
-            let path = path(folder, number);
-            let bytes = fs::read(&path)?;
-            if !read(&bytes, &mut notes) {
+        for number in &numbers {
+            let path = path(folder, *number);
+            if !read(&fs::read(&path)?, &mut notes) {
                 tracing::info!(file = %path.display(), "the last notes of a file are not whole");
             }
-            // When its last note was made is not known; from now on is long enough.
-            old.push_back(Old {
-                number,
-                bytes: bytes.len() as u64,
-                ended: now,
-            });
         }
-        let number = old.back().map_or(1, |last| last.number + 1);
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let file = merged(folder, number, &recall(notes))?;
+        for number in numbers {
+            // It is read once more at the next start, and says nothing new.
+            remove(&path(folder, number));
+        }
         let (orders, ordered) = crossbeam_channel::unbounded();
         let journal = Journal {
             folder: folder.to_owned(),
-            file: create(folder, number)?,
+            file,
             number,
             bytes: 0,
             began: now,
             period_micros: remember_ms.saturating_mul(1_000) / 2,
             file_bytes_max: (bytes_max / 2).max(FILE_BYTES_MIN),
-            old,
+            old: VecDeque::new(),
             buffer: Vec::new(),
             tickets: Vec::new(),
             orders,
-            unflushed: Arc::new(AtomicBool::new(false)),
+            unflushed: Arc::default(),
+            next: Next::default(),
         };
-        journal.order(journal.file.clone(), Vec::new(), Some(folder.to_owned()));
-        Ok((journal, notes, ordered))
-    }
-
-    /// What the flusher clears before it flushes.
-    pub(crate) fn unflushed(&self) -> Arc<AtomicBool> {
-        self.unflushed.clone()
+        journal.make_next();
+        let flusher = Flusher {
+            orders: ordered,
+            unflushed: journal.unflushed.clone(),
+            next: journal.next.clone(),
+        };
+        Ok((journal, flusher))
     }
 
     /// Adds a note to those of this turn.
     pub(crate) fn note(&mut self, note: &Note) {
-        let start = self.buffer.len();
-        self.buffer.extend_from_slice(&[0; HEAD_BYTES]);
-        note.write(&mut self.buffer);
-        let (head, body) = self.buffer[start..].split_at_mut(HEAD_BYTES);
-        let length = u32::try_from(body.len()).expect("a packet is bounded far below 4 GiB");
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+        append(&mut self.buffer, note);
     }
 
     /// Tells `ticket` once every note so far is flushed.
@@ -162,9 +177,12 @@ impl Journal {
         !self.buffer.is_empty() || !self.tickets.is_empty()
     }
 
-    /// Whether a new file should be begun.
+    /// Whether a new file should be begun. As long as it is not made, this one goes on: whoever writes
+    /// waits for no folder.
     pub(crate) fn is_full(&self, now: Moment) -> bool {
-        self.bytes >= self.file_bytes_max || now.micros_since(self.began) >= self.period_micros
+        let full =
+            self.bytes >= self.file_bytes_max || now.micros_since(self.began) >= self.period_micros;
+        full && self.next.lock().is_some()
     }
 
     /// Writes the notes of this turn.
@@ -178,12 +196,12 @@ impl Journal {
             metrics::counter!("daybook_bus_notes_bytes_total").increment(self.buffer.len() as u64);
             self.buffer.clear();
             // A burst of large answers need not be paid for ever.
-            self.buffer.shrink_to(1 << 20);
+            self.buffer.shrink_to(WRITE_BYTES);
         }
         let tickets = std::mem::take(&mut self.tickets);
         let told = self.unflushed.swap(true, Ordering::AcqRel);
         if !tickets.is_empty() || !told {
-            self.order(self.file.clone(), tickets, None);
+            self.flush(tickets);
         }
         Ok(())
     }
@@ -194,9 +212,11 @@ impl Journal {
     /// # Errors
     /// As [`Journal::write`].
     pub(crate) fn begin_file(&mut self, now: Moment, notes: &[Note]) -> io::Result<()> {
-        let file = create(&self.folder, self.number + 1)?;
+        let Some(file) = self.next.lock().take() else {
+            return Ok(());
+        };
         // What was written to the file before is flushed as well, whoever waits for it.
-        self.order(self.file.clone(), Vec::new(), None);
+        self.flush(Vec::new());
         self.old.push_back(Old {
             number: self.number,
             bytes: self.bytes,
@@ -211,7 +231,7 @@ impl Journal {
         self.write()?;
         // What had to be written again does not make the file full.
         self.bytes = 0;
-        self.order(self.file.clone(), Vec::new(), Some(self.folder.clone()));
+        self.flush(Vec::new());
         while let Some(oldest) = self.old.front() {
             let past = now.micros_since(oldest.ended) >= 2 * self.period_micros;
             let bytes: u64 = self.old.iter().map(|old| old.bytes).sum();
@@ -219,104 +239,94 @@ impl Journal {
                 break;
             }
             // In order, behind the flush of the file that replaces it.
-            let _ = self
-                .orders
-                .send(Order::Remove(path(&self.folder, oldest.number)));
+            self.order(Order::Remove(path(&self.folder, oldest.number)));
             self.old.pop_front();
         }
+        self.make_next();
         Ok(())
     }
 
-    fn order(&self, file: Arc<File>, tickets: Vec<Ticket>, created: Option<PathBuf>) {
-        // The flusher lives as long as the journal.
-        let _ = self.orders.send(Order::Flush {
-            file,
+    fn make_next(&self) {
+        self.order(Order::Make(path(&self.folder, self.number + 1)));
+    }
+
+    fn flush(&self, tickets: Vec<Ticket>) {
+        self.order(Order::Flush {
+            file: self.file.clone(),
             tickets,
-            created,
         });
+    }
+
+    fn order(&self, order: Order) {
+        // The flusher lives as long as the journal.
+        let _ = self.orders.send(order);
     }
 }
 
-/// Flushes until the journal is gone. `done` is told of every ticket, `failed` of the first error,
-/// after which nothing is acknowledged any more.
-pub(crate) fn flush(
-    orders: &Receiver<Order>,
-    unflushed: &AtomicBool,
-    done: &dyn Fn(Ticket, bool),
-    failed: &dyn Fn(&io::Error),
-) {
-    let mut broken = false;
-    let mut gone = false;
-    while !gone {
-        let mut gathered = Vec::new();
-        let mut until: Option<Instant> = None;
-        // Waits for more as long as nobody waits for it.
-        loop {
-            let order = match until {
-                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(until) => orders.recv_deadline(until),
-            };
-            match order {
-                Ok(order) => {
-                    let urgent =
-                        matches!(&order, Order::Flush { tickets, .. } if !tickets.is_empty());
-                    gathered.push(order);
-                    if urgent {
-                        gathered.extend(orders.try_iter());
-                        break;
+impl Flusher {
+    /// Does what it is told until the journal is gone. `done` is told of every ticket, `failed` of the
+    /// first error, after which nothing is acknowledged any more.
+    pub(crate) fn run(self, done: &dyn Fn(Ticket, bool), failed: &dyn Fn(&io::Error)) {
+        let mut broken = false;
+        while let Some(gathered) = self.gather() {
+            self.unflushed.store(false, Ordering::Release);
+            let began = Instant::now();
+            let mut told = Vec::new();
+            let mut flushed: Option<Arc<File>> = None;
+            // The same file is flushed once, behind the last of its orders; a file's end comes before its
+            // successor's beginning.
+            for order in gathered.iter().rev() {
+                if let Order::Flush { file, tickets } = order {
+                    told.extend_from_slice(tickets);
+                    if !broken
+                        && flushed.as_ref().is_none_or(|last| !Arc::ptr_eq(last, file))
+                        && let Err(error) = file.sync_data()
+                    {
+                        broken = true;
+                        failed(&error);
                     }
-                    until.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
+                    flushed = Some(file.clone());
                 }
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => {
-                    gone = true;
-                    break;
+            }
+            metrics::histogram!("daybook_bus_notes_flush_seconds").record(began.elapsed());
+            for ticket in told {
+                done(ticket, !broken);
+            }
+            for order in gathered {
+                match order {
+                    _ if broken => {}
+                    Order::Flush { .. } => {}
+                    Order::Make(path) => match make(&path) {
+                        Ok(file) => *self.next.lock() = Some(file),
+                        Err(error) => {
+                            broken = true;
+                            failed(&error);
+                        }
+                    },
+                    Order::Remove(path) => remove(&path),
                 }
             }
         }
-        unflushed.store(false, Ordering::Release);
-        let began = Instant::now();
-        let mut told = Vec::new();
-        let mut flushed: Option<Arc<File>> = None;
-        // The same file is flushed once, behind the last of its orders; a file's end comes before its
-        // successor's beginning.
-        for order in gathered.iter().rev() {
-            if let Order::Flush { file, tickets, .. } = order {
-                told.extend_from_slice(tickets);
-                if !broken
-                    && flushed.as_ref().is_none_or(|last| !Arc::ptr_eq(last, file))
-                    && let Err(error) = file.sync_data()
-                {
-                    broken = true;
-                    failed(&error);
-                }
-                flushed = Some(file.clone());
+    }
+
+    /// The next orders: those of a while, as long as nobody waits for them. `None` when the journal is gone.
+    fn gather(&self) -> Option<Vec<Order>> {
+        let mut gathered = vec![self.orders.recv().ok()?];
+        let until = Instant::now() + FLUSH_INTERVAL;
+        while !gathered.last().is_some_and(Order::is_urgent) {
+            match self.orders.recv_deadline(until) {
+                Ok(order) => gathered.push(order),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        for order in gathered {
-            let result = match order {
-                _ if broken => Ok(()),
-                Order::Flush { created: None, .. } => Ok(()),
-                Order::Flush {
-                    created: Some(folder),
-                    ..
-                } => File::open(folder).and_then(|folder| folder.sync_all()),
-                Order::Remove(path) => {
-                    if let Err(error) = fs::remove_file(&path) {
-                        tracing::warn!(file = %path.display(), %error, "an old file stays");
-                    }
-                    Ok(())
-                }
-            };
-            if let Err(error) = result {
-                broken = true;
-                failed(&error);
-            }
-        }
-        metrics::histogram!("daybook_bus_notes_flush_seconds").record(began.elapsed());
-        for ticket in told {
-            done(ticket, !broken);
-        }
+        gathered.extend(self.orders.try_iter());
+        Some(gathered)
+    }
+}
+
+impl Order {
+    fn is_urgent(&self) -> bool {
+        matches!(self, Order::Flush { tickets, .. } if !tickets.is_empty())
     }
 }
 
@@ -324,14 +334,69 @@ fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{PREFIX}{number:016x}"))
 }
 
-fn create(folder: &Path, number: u64) -> io::Result<Arc<File>> {
+/// Begins a file.
+fn create(path: &Path) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .append(true)
         .create_new(true)
         .mode(0o600)
-        .open(path(folder, number))?;
+        .open(path)?;
     file.write_all(MAGIC)?;
+    Ok(file)
+}
+
+/// Makes a file that is there after a loss of power too.
+fn make(path: &Path) -> io::Result<Arc<File>> {
+    let file = create(path)?;
+    file.sync_data()?;
+    sync_folder(path)?;
     Ok(Arc::new(file))
+}
+
+/// Makes a file of `notes`: all of them, or there is no such file.
+fn merged(folder: &Path, number: u64, notes: &[Note]) -> io::Result<Arc<File>> {
+    let unfinished = folder.join(UNFINISHED);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = create(&unfinished)?;
+    let mut buffer = Vec::new();
+    for note in notes {
+        append(&mut buffer, note);
+        if buffer.len() >= WRITE_BYTES {
+            file.write_all(&buffer)?;
+            buffer.clear();
+        }
+    }
+    file.write_all(&buffer)?;
+    file.sync_data()?;
+    let path = path(folder, number);
+    fs::rename(&unfinished, &path)?;
+    sync_folder(&path)?;
+    Ok(Arc::new(file))
+}
+
+fn sync_folder(of: &Path) -> io::Result<()> {
+    let folder = of.parent().unwrap_or(of);
+    File::open(folder)?.sync_all()
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(file = %path.display(), %error, "an old file stays");
+    }
+}
+
+/// Appends a note with its head.
+fn append(buffer: &mut Vec<u8>, note: &Note) {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEAD_BYTES]);
+    note.write(buffer);
+    let (head, body) = buffer[start..].split_at_mut(HEAD_BYTES);
+    let length = u32::try_from(body.len()).expect("a packet is bounded far below 4 GiB");
+    head[..4].copy_from_slice(&length.to_le_bytes());
+    head[4..].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
 }
 
 /// Reads the notes of one file up to where it is no longer whole. Answers whether all of it was.
@@ -363,15 +428,26 @@ fn first(bytes: &[u8]) -> Option<(Note, &[u8])> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Mutex;
+    use daybook_bus::Done;
 
     use super::*;
 
     const NOW: Moment = Moment(1_767_225_600_000_000);
     const REMEMBER_MS: u64 = 120_000;
 
-    fn open(folder: &Path) -> (Journal, Vec<Note>, Receiver<Order>) {
-        Journal::open(folder, NOW, REMEMBER_MS, 64 << 20).unwrap()
+    /// Opens the folder with everything that is in it.
+    fn open_within(folder: &Path, bytes_max: u64) -> (Journal, Vec<Note>, Flusher) {
+        let mut found = Vec::new();
+        let (journal, flusher) = Journal::open(folder, NOW, REMEMBER_MS, bytes_max, |notes| {
+            found.clone_from(&notes);
+            notes
+        })
+        .unwrap();
+        (journal, found, flusher)
+    }
+
+    fn open(folder: &Path) -> (Journal, Vec<Note>, Flusher) {
+        open_within(folder, 64 << 20)
     }
 
     fn gone(no: u64) -> Note {
@@ -383,26 +459,37 @@ mod tests {
     }
 
     /// Does what the flusher was told so far; answers the tickets that were told.
-    fn flushed(orders: &Receiver<Order>) -> Vec<(Ticket, bool)> {
-        let (sender, taken) = crossbeam_channel::unbounded();
-        for order in orders.try_iter() {
+    fn flushed(flusher: &Flusher) -> Vec<(Ticket, bool)> {
+        let (told, failures) = ran(flusher);
+        assert_eq!(failures, 0);
+        told
+    }
+
+    /// As [`flushed`]; answers the failures as well.
+    fn ran(flusher: &Flusher) -> (Vec<(Ticket, bool)>, u32) {
+        let (sender, orders) = crossbeam_channel::unbounded();
+        for order in flusher.orders.try_iter() {
             sender.send(order).unwrap();
         }
         drop(sender);
-        let told = Mutex::new(Vec::new());
-        flush(
-            &taken,
-            &AtomicBool::new(true),
-            &|ticket, ok| told.lock().unwrap().push((ticket, ok)),
-            &|error| panic!("{error}"),
-        );
-        told.into_inner().unwrap()
+        let (told, failures) = (Mutex::new(Vec::new()), Mutex::new(0));
+        let once = Flusher {
+            orders,
+            unflushed: flusher.unflushed.clone(),
+            next: flusher.next.clone(),
+        };
+        once.run(&|ticket, ok| told.lock().push((ticket, ok)), &|_| {
+            *failures.lock() += 1;
+        });
+        let mut told = told.into_inner();
+        told.sort_by_key(|(ticket, _)| ticket.0);
+        (told, failures.into_inner())
     }
 
     #[test]
     fn what_was_written_is_there_after_the_process_is_gone() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, found, orders) = open(folder.path());
+        let (mut journal, found, flusher) = open(folder.path());
         assert_eq!(found, []);
         journal.note(&gone(1));
         journal.note(&gone(2));
@@ -410,20 +497,86 @@ mod tests {
         journal.write().unwrap();
         // Written, and lost from memory before it was made part of a file.
         journal.note(&gone(3));
-        assert_eq!(flushed(&orders), [(Ticket(7), true)]);
+        assert_eq!(flushed(&flusher), [(Ticket(7), true)]);
         drop(journal);
-        let (mut journal, found, _orders) = open(folder.path());
+        let (mut journal, found, _flusher) = open(folder.path());
         assert_eq!(found, [gone(1), gone(2)]);
         journal.note(&gone(4));
         journal.write().unwrap();
-        let (_, found, _orders) = open(folder.path());
+        let (_, found, _flusher) = open(folder.path());
         assert_eq!(found, [gone(1), gone(2), gone(4)]);
+    }
+
+    #[test]
+    fn restarts_leave_one_file_however_many_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        for restart in 0..20 {
+            // The node dies at once, or after the flusher has made the next file.
+            let (mut journal, found, flusher) = open(folder.path());
+            assert_eq!(found, (0..restart).map(gone).collect::<Vec<_>>());
+            assert_eq!(files(folder.path()), 1);
+            journal.note(&gone(restart));
+            journal.write().unwrap();
+            if restart % 2 == 0 {
+                flushed(&flusher);
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_that_dies_on_the_way_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _, _flusher) = open(folder.path());
+        journal.note(&gone(1));
+        journal.write().unwrap();
+        // In the middle of the file that shall take the others' place.
+        fs::write(folder.path().join(UNFINISHED), b"DAYBUS").unwrap();
+        let (_, found, _flusher) = open(folder.path());
+        assert_eq!(found, [gone(1)]);
+        // When that is in its place, and the others are still there.
+        fs::copy(path(folder.path(), 2), path(folder.path(), 1)).unwrap();
+        let (_, found, _flusher) = open(folder.path());
+        assert_eq!(found, [gone(1), gone(1)]);
+        assert_eq!(files(folder.path()), 1);
+    }
+
+    #[test]
+    fn a_start_keeps_what_still_matters() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _, _flusher) = open(folder.path());
+        for no in 0..100 {
+            journal.note(&gone(no));
+        }
+        journal.write().unwrap();
+        let last = |mut notes: Vec<Note>| notes.split_off(99);
+        Journal::open(folder.path(), NOW, REMEMBER_MS, 0, last).unwrap();
+        let (_, found, _flusher) = open(folder.path());
+        assert_eq!(found, [gone(99)]);
+    }
+
+    #[test]
+    fn a_full_file_goes_on_until_the_flusher_has_made_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _, flusher) = open(folder.path());
+        let later = NOW.after_ms(REMEMBER_MS);
+        // It hangs in a flush, or has not come to it.
+        assert!(!journal.is_full(later));
+        journal.begin_file(later, &[gone(1)]).unwrap();
+        assert_eq!(journal.number, 1);
+        flushed(&flusher);
+        assert!(journal.is_full(later) && !journal.is_full(NOW));
+        journal.begin_file(later, &[gone(1)]).unwrap();
+        assert_eq!(journal.number, 2);
+        // And so on for the one after that.
+        assert!(!journal.is_full(later.after_ms(REMEMBER_MS)));
+        flushed(&flusher);
+        assert!(journal.is_full(later.after_ms(REMEMBER_MS)));
     }
 
     #[test]
     fn a_file_that_ends_anywhere_gives_the_notes_before() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _, _orders) = open(folder.path());
+        let (mut journal, _, _flusher) = open(folder.path());
         for no in 0..5 {
             journal.note(&gone(no));
         }
@@ -451,20 +604,21 @@ mod tests {
     #[test]
     fn old_files_go_when_the_window_of_their_answers_is_over() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _, orders) = open(folder.path());
+        let (mut journal, _, flusher) = open(folder.path());
         let mut now = NOW;
         for round in 0..20 {
+            flushed(&flusher);
             assert!(!journal.is_full(now));
             journal.note(&gone(round));
             journal.write().unwrap();
             now = now.after_ms(REMEMBER_MS / 2);
             assert!(journal.is_full(now));
             journal.begin_file(now, &[gone(1_000)]).unwrap();
-            flushed(&orders);
-            // The one that is written to, and those whose end is less than a window ago.
-            assert!(files(folder.path()) <= 3, "round {round}");
+            flushed(&flusher);
+            // The next one, the one that is written to, and those whose end is less than a window ago.
+            assert!(files(folder.path()) <= 4, "round {round}");
         }
-        let (_, found, _orders) = open(folder.path());
+        let (_, found, _flusher) = open(folder.path());
         assert_eq!(found.last(), Some(&gone(1_000)));
         assert!(found.contains(&gone(19)) && !found.contains(&gone(10)));
     }
@@ -472,14 +626,16 @@ mod tests {
     #[test]
     fn many_bytes_make_more_files_but_not_without_end() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _, orders) = Journal::open(folder.path(), NOW, REMEMBER_MS, 0).unwrap();
+        let (mut journal, _, flusher) = open_within(folder.path(), 0);
         let large = Note::Done {
             no: 1,
             at: NOW,
             request_id: "r".into(),
-            name: "n".into(),
-            quiet: false,
-            answer: Some("x".repeat(1 << 19).into()),
+            done: Done {
+                name: "n".into(),
+                quiet: false,
+                answer: Some("x".repeat(1 << 19).into()),
+            },
         };
         for _ in 0..40 {
             if journal.is_full(NOW) {
@@ -487,15 +643,15 @@ mod tests {
             }
             journal.note(&large);
             journal.write().unwrap();
-            flushed(&orders);
-            assert!(files(folder.path()) as u64 <= OLD_FILES + 1);
+            flushed(&flusher);
+            assert!(files(folder.path()) as u64 <= OLD_FILES + 2);
         }
     }
 
     #[test]
     fn on_a_full_disk_nobody_is_told_that_notes_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _, orders) = open(folder.path());
+        let (mut journal, _, flusher) = open(folder.path());
         // Every write to it fails for want of room, and every flush because it is no file.
         let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
         journal.file = Arc::new(full);
@@ -504,34 +660,27 @@ mod tests {
         assert!(journal.write().is_err());
         assert_eq!(journal.abandoned(), [Ticket(1)]);
         for ticket in [2, 3] {
-            journal.order(journal.file.clone(), vec![Ticket(ticket)], None);
+            journal.flush(vec![Ticket(ticket)]);
         }
         drop(journal);
-        let (told, failures) = (Mutex::new(Vec::new()), Mutex::new(0));
-        flush(
-            &orders,
-            &AtomicBool::new(true),
-            &|ticket, ok| told.lock().unwrap().push((ticket, ok)),
-            &|_| *failures.lock().unwrap() += 1,
-        );
-        let mut told = told.into_inner().unwrap();
-        told.sort_by_key(|(ticket, _)| ticket.0);
+        let (told, failures) = ran(&flusher);
         assert_eq!(told, [(Ticket(2), false), (Ticket(3), false)]);
-        assert_eq!(failures.into_inner().unwrap(), 1);
+        assert_eq!(failures, 1);
     }
 
     #[test]
     fn a_ticket_is_told_once_the_notes_before_it_are_in_both_files() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _, orders) = open(folder.path());
+        let (mut journal, _, flusher) = open(folder.path());
         journal.note(&gone(1));
         journal.wait(Ticket(1));
         journal.write().unwrap();
-        journal.begin_file(NOW, &[gone(2)]).unwrap();
+        let earlier = flushed(&flusher);
         journal.wait(Ticket(2));
+        journal.begin_file(NOW, &[gone(2)]).unwrap();
+        journal.wait(Ticket(3));
         journal.write().unwrap();
-        let mut told = flushed(&orders);
-        told.sort_by_key(|(ticket, _)| ticket.0);
-        assert_eq!(told, [(Ticket(1), true), (Ticket(2), true)]);
+        assert_eq!(earlier, [(Ticket(1), true)]);
+        assert_eq!(flushed(&flusher), [(Ticket(2), true), (Ticket(3), true)]);
     }
 }

@@ -27,16 +27,15 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     runtime,
-    sync::{Semaphore, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinHandle,
     time,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    Disk, DiskError, Handle, Keyring, Settings, admin,
+    Disk, DiskError, Handle, Keyring, Mount, Settings, admin,
     hub::{Hub, Write},
-    journal,
     link::{Link, Wire},
     meters,
     sockets::Sockets,
@@ -65,7 +64,7 @@ const BLOCKING_THREADS_MAX: usize = 8;
 /// Writes that are flushed together at most.
 const WRITES_AT_ONCE: usize = 4_096;
 
-type Body = UnsyncBoxBody<bytes::Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<bytes::Bytes, Infallible>;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -79,16 +78,37 @@ pub struct Listener {
 /// A bus that runs.
 pub struct Running {
     hub: Arc<Hub>,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     accepting: Vec<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     end: oneshot::Sender<()>,
 }
 
+/// What every connection reaches, whichever listener it came to.
+pub(crate) struct Front {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) engine: EngineIoService<Sockets, NotFoundService>,
+    /// Places for connections.
+    pub(crate) places: Arc<Semaphore>,
+    /// Where everything of the bus runs.
+    pub(crate) runtime: runtime::Handle,
+}
+
+impl Front {
+    /// A place for one more connection, if there is one.
+    pub(crate) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            metrics::counter!("daybook_bus_connections_refused_total").increment(1);
+        }
+        place
+    }
+}
+
 struct Endpoint {
-    hub: Arc<Hub>,
-    sockets: Arc<Sockets>,
-    engine: EngineIoService<Sockets, NotFoundService>,
+    front: Arc<Front>,
     loopback: bool,
     tls: Option<TlsAcceptor>,
 }
@@ -111,7 +131,7 @@ pub fn start(
     meters::describe();
     let stored = disk.load()?;
     let (writes, written) = crossbeam_channel::unbounded();
-    let connections = Arc::new(Semaphore::new(settings.connections_max));
+    let places = Arc::new(Semaphore::new(settings.connections_max));
     let system = |e: std::io::Error| DiskError(e.to_string());
     let own = runtime::Builder::new_current_thread()
         .enable_all()
@@ -130,7 +150,7 @@ pub fn start(
         .map_err(system)?;
     let (hub, notes) =
         Hub::new(settings, keyring, node, writes, &stored, runtime.clone()).map_err(DiskError)?;
-    if let Some((orders, unflushed)) = notes {
+    if let Some(flusher) = notes {
         let hub = Arc::downgrade(&hub);
         thread::Builder::new()
             .name("bus-notes".to_owned())
@@ -145,7 +165,7 @@ pub fn start(
                         hub.forgetful(error);
                     }
                 };
-                journal::flush(&orders, &unflushed, &done, &failed);
+                flusher.run(&done, &failed);
             })
             .map_err(system)?;
     }
@@ -163,7 +183,13 @@ pub fn start(
             .map_err(system)?;
     }
     let sockets = Sockets::new(hub.clone());
-    let engine = EngineIoService::with_config(sockets.clone(), engine_config(&hub.settings));
+    let front = Arc::new(Front {
+        engine: EngineIoService::with_config(sockets.clone(), engine_config(&hub.settings)),
+        sockets,
+        hub: hub.clone(),
+        places,
+        runtime: runtime.clone(),
+    });
     let (stop, stopping) = watch::channel(false);
     let mut accepting = Vec::new();
     for listener in listeners {
@@ -175,9 +201,7 @@ pub fn start(
             .to_canonical()
             .is_loopback();
         let endpoint = Arc::new(Endpoint {
-            hub: hub.clone(),
-            sockets: sockets.clone(),
-            engine: engine.clone(),
+            front: front.clone(),
             loopback,
             tls: listener.tls.map(TlsAcceptor::from),
         });
@@ -187,12 +211,7 @@ pub fn start(
             let _runtime = runtime.enter();
             TcpListener::from_std(socket).map_err(system)?
         };
-        accepting.push(runtime.spawn(accept(
-            socket,
-            endpoint,
-            connections.clone(),
-            stopping.clone(),
-        )));
+        accepting.push(runtime.spawn(accept(socket, endpoint, stopping.clone())));
     }
     let tasks = vec![
         runtime.spawn(hub.clone().run_timers()),
@@ -203,6 +222,7 @@ pub fn start(
         Handle(hub.clone()),
         Running {
             hub,
+            front,
             stop,
             accepting,
             tasks,
@@ -212,6 +232,11 @@ pub fn start(
 }
 
 impl Running {
+    /// The bus as a guest of another listener.
+    pub fn mount(&self) -> Mount {
+        Mount::new(self.front.clone())
+    }
+
     /// Takes no new requests, finishes open ones until `within` is over, says good-bye and ends.
     pub async fn stop(mut self, within: Duration) {
         let end = Instant::now() + within;
@@ -287,12 +312,7 @@ fn write(
     }
 }
 
-async fn accept(
-    socket: TcpListener,
-    endpoint: Arc<Endpoint>,
-    connections: Arc<Semaphore>,
-    mut stopping: watch::Receiver<bool>,
-) {
+async fn accept(socket: TcpListener, endpoint: Arc<Endpoint>, mut stopping: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -306,20 +326,19 @@ async fn accept(
                 continue;
             }
         };
-        let Ok(place) = connections.clone().try_acquire_owned() else {
-            metrics::counter!("daybook_bus_connections_refused_total").increment(1);
+        let Some(place) = endpoint.front.place() else {
             continue;
         };
         let endpoint = endpoint.clone();
         tokio::spawn(async move {
             let _place = place;
-            serve(Link::new(stream), peer.ip(), &endpoint).await;
+            serve(Wire::new(stream), peer.ip(), &endpoint).await;
         });
     }
 }
 
-async fn serve(link: Arc<Link>, peer: IpAddr, endpoint: &Arc<Endpoint>) {
-    let wire = Wire(link.clone());
+async fn serve(wire: Wire, peer: IpAddr, endpoint: &Arc<Endpoint>) {
+    let link = wire.link.clone();
     match &endpoint.tls {
         None => speak(wire, link, peer, endpoint).await,
         Some(tls) => match time::timeout(TLS_TIMEOUT, tls.accept(wire)).await {
@@ -342,7 +361,7 @@ async fn speak(
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(endpoint.hub.settings.header_timeout)
+        .header_read_timeout(endpoint.front.hub.settings.header_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -354,13 +373,24 @@ async fn speak(
 async fn answer(
     endpoint: &Arc<Endpoint>,
     link: &Arc<Link>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Response<Body> {
-    let settings = &endpoint.hub.settings;
-    let origin = request.headers().get(header::ORIGIN).cloned();
+    let front = &endpoint.front;
+    let settings = &front.hub.settings;
     if endpoint.loopback && !names_this_machine(&request, &settings.allowed_hosts) {
         return whole(admin::error(StatusCode::MISDIRECTED_REQUEST, "wrong_host"));
     }
+    respond(front, link, request).await
+}
+
+/// Answers a request whose host's name is in order.
+pub(crate) async fn respond(
+    front: &Arc<Front>,
+    link: &Arc<Link>,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let settings = &front.hub.settings;
+    let origin = request.headers().get(header::ORIGIN).cloned();
     if let (Some(origin), Some(allowed)) = (&origin, &settings.allowed_origins)
         && !allowed.iter().any(|a| a.as_bytes() == origin.as_bytes())
     {
@@ -372,11 +402,11 @@ async fn answer(
         whole(response)
     } else if is_engine(request.uri().path()) {
         if let Some(sid) = upgraded_session(&request) {
-            endpoint.sockets.upgrading(sid, link);
+            front.sockets.upgrading(sid, link);
         }
         request.extensions_mut().insert(link.clone());
         let posted = request.method() == Method::POST;
-        let answering = endpoint.engine.call(request);
+        let answering = front.engine.call(request);
         let answered = match posted {
             false => answering.await,
             true => match time::timeout(settings.body_timeout, answering).await {
@@ -389,7 +419,7 @@ async fn answer(
             Err(never) => match never {},
         }
     } else {
-        whole(admin::answer(&endpoint.hub, &request))
+        whole(admin::answer(&front.hub, &request))
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -410,22 +440,28 @@ async fn answer(
     response
 }
 
-fn whole(response: Response<http_body_util::Full<bytes::Bytes>>) -> Response<Body> {
+pub(crate) fn whole(response: Response<http_body_util::Full<bytes::Bytes>>) -> Response<Body> {
     response.map(|body| body.boxed_unsync())
 }
 
-fn is_engine(path: &str) -> bool {
+/// Whether a path is that of Socket.IO.
+pub(crate) fn is_engine(path: &str) -> bool {
     path.strip_prefix(PATH)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn upgraded_session<B>(request: &Request<B>) -> Option<&str> {
-    let query = request.uri().query()?;
-    let mut parts = query.split('&');
-    let websocket = parts.clone().any(|part| part == "transport=websocket");
+/// Whether a request asks for a WebSocket.
+pub(crate) fn wants_websocket<B>(request: &Request<B>) -> bool {
+    let mut parts = request.uri().query().unwrap_or_default().split('&');
+    parts.any(|part| part == "transport=websocket")
+}
+
+/// The session that a request wants to go on with over a WebSocket.
+pub(crate) fn upgraded_session<B>(request: &Request<B>) -> Option<&str> {
+    let mut parts = request.uri().query()?.split('&');
     parts
         .find_map(|part| part.strip_prefix("sid="))
-        .filter(|_| websocket)
+        .filter(|_| wants_websocket(request))
 }
 
 /// True when the request calls the node by a name of this machine: a page of another site that made

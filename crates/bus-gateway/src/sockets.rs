@@ -86,6 +86,17 @@ impl Sockets {
         }
     }
 
+    /// A WebSocket that wanted to take over a session has ended. If it has not come to that, the session
+    /// ends too: its client believes it to be half way, and polls without end.
+    pub(crate) fn upgrade_ended(&self, sid: Sid) {
+        let session = self.sessions.lock().get(&sid).and_then(Weak::upgrade);
+        if let Some(socket) = session
+            && socket.transport_type() == TransportType::Polling
+        {
+            socket.close(DisconnectReason::TransportError);
+        }
+    }
+
     fn enter(&self, namespace: &str, socket: &Arc<Socket>) {
         let old = socket.protocol == ProtocolVersion::V3;
         if namespace == "/" {

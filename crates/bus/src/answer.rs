@@ -19,18 +19,24 @@ const FORGET_PARTS: usize = 64;
 impl Bus {
     pub(crate) fn response(&mut self, conn: ConnId, argument: Option<&str>, ack: Option<u64>) {
         self.counters.responses += 1;
-        match self.try_response(conn, argument) {
+        match self.try_response(conn, argument, ack) {
             Ok(()) => self.acknowledge_when_noted(conn, ack, json!({"ok": true})),
             Err(fault) => self.refuse(conn, "api:response", fault, ack),
         }
     }
 
-    fn try_response(&mut self, conn: ConnId, argument: Option<&str>) -> Result<(), Fault> {
+    fn try_response(
+        &mut self,
+        conn: ConnId,
+        argument: Option<&str>,
+        ack: Option<u64>,
+    ) -> Result<(), Fault> {
         let no = self.online(conn)?;
         let response = Response::read(argument)?;
+        let about = |fault: Fault| fault.about(Some(&response.request_id), Some(&response.name));
+        self.room_for_acknowledgement(conn, ack).map_err(about)?;
         let body = argument.unwrap_or_default().trim();
-        let fault =
-            |code: Code| Fault::new(code).about(Some(&response.request_id), Some(&response.name));
+        let fault = |code: Code| about(Fault::new(code));
         let own = self.instances[&no].id.clone();
         let forged = *response.recipient_id != *own;
         if forged && self.settings.strict {
@@ -364,9 +370,7 @@ impl Bus {
                 no,
                 at,
                 request_id: request_id.clone(),
-                name: done.name.clone(),
-                quiet: done.quiet,
-                answer: done.answer.clone(),
+                done: done.clone(),
             });
         }
         self.remember_since(no, at, request_id, done);

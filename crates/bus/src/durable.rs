@@ -2,7 +2,7 @@
 //! they are acknowledged, also while nobody is there to take them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map},
     sync::Arc,
 };
 
@@ -44,6 +44,11 @@ pub(crate) enum Shelf {
 pub(crate) struct Durables {
     pub(crate) all: BTreeMap<u64, Durable>,
     waiting: HashMap<u64, Waiting>,
+    /// Subscriptions in `waiting`, those that were forgotten meanwhile included.
+    subscribing: usize,
+    /// Acknowledgements in `waiting` that wait for notes to be flushed, and how many of each connection.
+    notes: usize,
+    notes_of: HashMap<ConnId, usize>,
     pub(crate) dead: BTreeMap<u64, Dead>,
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
@@ -183,19 +188,32 @@ impl Durables {
         }
     }
 
-    /// Whether a request waits in a subscription.
-    pub(crate) fn holds(&self, sender_id: &str, request_id: &str) -> bool {
-        let asked = |message: &Message| {
-            fields(Some(&message.body), &["sender_id", "request_id"]).is_ok_and(
-                |[sender, request]| {
-                    sender.and_then(text_of).as_deref() == Some(sender_id)
-                        && request.and_then(text_of).as_deref() == Some(request_id)
-                },
-            )
-        };
-        self.all
-            .values()
-            .any(|place| place.messages.values().any(asked))
+    /// The senders and ids of all requests that wait in subscriptions.
+    pub(crate) fn requests(&self) -> HashSet<(String, String)> {
+        let messages = self.all.values().flat_map(|place| place.messages.values());
+        let ids = messages.filter_map(|message| {
+            let [sender, request] =
+                fields(Some(&message.body), &["sender_id", "request_id"]).ok()?;
+            let (sender, request) = (text_of(sender?)?, text_of(request?)?);
+            Some((sender.into_owned(), request.into_owned()))
+        });
+        ids.collect()
+    }
+
+    /// One more acknowledgement of a connection waits for the disk.
+    fn begin_note(&mut self, conn: ConnId) {
+        self.notes += 1;
+        *self.notes_of.entry(conn).or_default() += 1;
+    }
+
+    fn end_note(&mut self, conn: ConnId) {
+        self.notes -= 1;
+        if let hash_map::Entry::Occupied(mut entry) = self.notes_of.entry(conn) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
     }
 }
 
@@ -273,7 +291,10 @@ impl Bus {
                 durable,
                 terms,
                 asked,
-            }) => self.subscription_stored((ticket.0, durable, terms), asked, ok),
+            }) => {
+                self.durables.subscribing -= 1;
+                self.subscription_stored((ticket.0, durable, terms), asked, ok);
+            }
             Some(Waiting::Replay { copies }) => {
                 for (durable, seq, body) in copies {
                     let copy = Copy {
@@ -293,6 +314,7 @@ impl Bus {
                 attempt,
             }) => self.hand_over(to, durable, seq, attempt),
             Some(Waiting::Notes { conn, ack, body }) => {
+                self.durables.end_note(conn);
                 let body = match ok {
                     true => body,
                     false => {
@@ -307,6 +329,23 @@ impl Bus {
                 }
             }
         }
+    }
+
+    /// Whether an acknowledgement that is asked for can wait until what it is about is on disk. Nothing is
+    /// done for which it cannot.
+    pub(crate) fn room_for_acknowledgement(
+        &self,
+        conn: ConnId,
+        ack: Option<u64>,
+    ) -> Result<(), Fault> {
+        let of_conn = self.durables.notes_of.get(&conn).copied().unwrap_or(0);
+        let fits = of_conn < self.settings.noted_acks_max
+            && self.durables.notes < self.settings.noted_acks_of_all_max;
+        if fits || ack.is_none() {
+            return Ok(());
+        }
+        let what = "too many acknowledgements wait for the disk";
+        Err(Fault::because(Code::Overloaded, what))
     }
 
     /// Acknowledges what has been done once it outlives the broker.
@@ -324,6 +363,7 @@ impl Bus {
         }
         let ticket = self.number();
         let ack = number;
+        self.durables.begin_note(conn);
         self.durables
             .waiting
             .insert(ticket, Waiting::Notes { conn, ack, body });
@@ -456,7 +496,10 @@ impl Bus {
         };
         let durable = match self.durable_of(no, wanted) {
             Some(durable) => durable,
-            None if self.durables.all.len() >= self.settings.durable_max => {
+            // One that is forgotten while the disk hangs goes on being written.
+            None if self.durables.all.len().max(self.durables.subscribing)
+                >= self.settings.durable_max =>
+            {
                 let what = "too many durable subscriptions";
                 return Err(Fault::because(Code::Overloaded, what));
             }
@@ -550,6 +593,7 @@ impl Bus {
             asked: vec![who],
         };
         self.durables.waiting.insert(ticket, waiting);
+        self.durables.subscribing += 1;
         let op = put(Shelf::Subscriptions, (durable, 0), value);
         self.store(vec![op], Some(Ticket(ticket)));
     }

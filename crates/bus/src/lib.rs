@@ -39,5 +39,6 @@ pub use moment::Moment;
 pub use name::{EVENT_NAME_BYTES_MAX, NotAPattern, Pattern, is_reserved, is_service_name};
 pub use note::{Begun, Note};
 pub use packet::{NAMESPACE, NotAPacket, Packet, packet_text};
+pub use remember::Done;
 pub use report::{DeadLetter, Report, ServiceReport, SubjectReport};
 pub use settings::{Delivery, Grant, Limits, Settings, Subject};

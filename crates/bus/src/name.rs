@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_one_part_and_an_arrow_for_the_rest() {
+    fn c23_a_star_stands_for_one_part_and_an_arrow_for_the_rest() {
         for (pattern, name, matches) in [
             ("grid.read", "grid.read", true),
             ("grid.read", "grid.readings", false),

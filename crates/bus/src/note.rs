@@ -4,20 +4,55 @@
 //! A note is made before the effect that it is about, and written in that order by the gateway. Notes
 //! hold for minutes, so they are appended to files that are deleted as a whole, and never looked up.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{
-    Code, Fault, Frame, Grant, Moment, Unbounded,
+    Code, Fault, Grant, Moment, Unbounded,
     bus::{Bus, Instance, InstanceNo, Secret},
     message::Reply,
     remember::{Done, Known},
 };
 
-/// One note. Numbers of kinds and the order of members are on disk and never change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+macro_rules! notes {
+    ($($(#[$doc:meta])* $kind:literal $name:ident {
+        $($(#[$about:meta])* $part:ident: $type:ty,)*
+    })+) => {
+        /// One note. Numbers of kinds and the order of members are on disk and never change.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Note {
+            $($(#[$doc])* $name { $($(#[$about])* $part: $type,)* },)+
+        }
+
+        impl Note {
+            /// Appends the note's bytes.
+            pub fn write(&self, into: &mut Vec<u8>) {
+                match self {
+                    $(Note::$name { $($part),* } => {
+                        into.push($kind);
+                        $(Part::write($part, into);)*
+                    })+
+                }
+            }
+
+            /// Reads one note, all of whose bytes these are. `None` when they are something else.
+            pub fn read(bytes: &[u8]) -> Option<Note> {
+                let mut input = In(bytes);
+                let note = match input.byte()? {
+                    $($kind => Note::$name { $($part: Part::read(&mut input)?,)* },)+
+                    _ => return None,
+                };
+                input.0.is_empty().then_some(note)
+            }
+        }
+    };
+}
+
+notes! {
     /// An instance came, or came back. Replaces what was noted of its number before.
-    Instance {
+    0 Instance {
         /// Its number.
         no: u64,
         /// Its id.
@@ -28,21 +63,21 @@ pub enum Note {
         token: Secret,
         /// The key that it came with.
         key_id: String,
-    },
+    }
     /// Its connection was lost.
-    Away {
+    1 Away {
         /// Its number.
         no: u64,
         /// When.
         at: Moment,
-    },
+    }
     /// It will not come back.
-    Gone {
+    2 Gone {
         /// Its number.
         no: u64,
-    },
+    }
     /// A request is about to have an effect.
-    Begun {
+    3 Begun {
         /// The requester's number.
         no: u64,
         /// The request's id.
@@ -51,29 +86,25 @@ pub enum Note {
         name: Arc<str>,
         /// What becomes of it when the broker ends before its answer.
         how: Begun,
-    },
+    }
     /// A request is through.
-    Done {
+    4 Done {
         /// The requester's number.
         no: u64,
         /// When.
         at: Moment,
         /// The request's id.
         request_id: Arc<str>,
-        /// Its name.
-        name: Arc<str>,
-        /// Further answers are no mistake.
-        quiet: bool,
-        /// What is sent again when the request is repeated.
-        answer: Option<Frame>,
-    },
+        /// What came of it.
+        done: Done,
+    }
     /// A request that had begun has had no effect, and may be tried again.
-    Dropped {
+    5 Dropped {
         /// The requester's number.
         no: u64,
         /// The request's id.
         request_id: Arc<str>,
-    },
+    }
 }
 
 /// How a request goes on after a restart.
@@ -90,139 +121,104 @@ pub enum Begun {
     Storing = 3,
 }
 
-impl Note {
-    /// Appends the note's bytes.
-    pub fn write(&self, into: &mut Vec<u8>) {
-        let mut out = Out(into);
-        match self {
-            Note::Instance {
-                no,
-                id,
-                name,
-                token,
-                key_id,
-            } => {
-                out.head(0, *no);
-                out.text(id);
-                out.text(name);
-                out.text(&token.0);
-                out.text(key_id);
-            }
-            Note::Away { no, at } => {
-                out.head(1, *no);
-                out.number(at.0);
-            }
-            Note::Gone { no } => out.head(2, *no),
-            Note::Begun {
-                no,
-                request_id,
-                name,
-                how,
-            } => {
-                out.head(3, *no);
-                out.text(request_id);
-                out.text(name);
-                out.0.push(*how as u8);
-            }
-            Note::Done {
-                no,
-                at,
-                request_id,
-                name,
-                quiet,
-                answer,
-            } => {
-                out.head(4, *no);
-                out.number(at.0);
-                out.text(request_id);
-                out.text(name);
-                out.0
-                    .push(u8::from(*quiet) | u8::from(answer.is_some()) << 1);
-                out.text(answer.as_deref().unwrap_or_default());
-            }
-            Note::Dropped { no, request_id } => {
-                out.head(5, *no);
-                out.text(request_id);
-            }
-        }
-    }
+/// A member of a note as bytes.
+trait Part: Sized {
+    fn write(&self, into: &mut Vec<u8>);
+    fn read(input: &mut In<'_>) -> Option<Self>;
+}
 
-    /// Reads one note, all of whose bytes these are. `None` when they are something else.
-    pub fn read(bytes: &[u8]) -> Option<Note> {
-        let mut input = In(bytes);
-        let kind = input.byte()?;
-        let no = input.number()?;
-        let note = match kind {
-            0 => Note::Instance {
-                no,
-                id: input.text()?.into(),
-                name: input.text()?.into(),
-                token: Secret(input.text()?.to_owned()),
-                key_id: input.text()?.to_owned(),
-            },
-            1 => Note::Away {
-                no,
-                at: Moment(input.number()?),
-            },
-            2 => Note::Gone { no },
-            3 => Note::Begun {
-                no,
-                request_id: input.text()?.into(),
-                name: input.text()?.into(),
-                how: match input.byte()? {
-                    0 => Begun::Once,
-                    1 => Begun::Retry,
-                    2 => Begun::Silent,
-                    3 => Begun::Storing,
-                    _ => return None,
-                },
-            },
-            4 => {
-                let at = Moment(input.number()?);
-                let (request_id, name) = (input.text()?.into(), input.text()?.into());
-                let flags = input.byte()?;
-                let answer = input.text()?;
-                if flags > 3 || (flags & 2 == 0 && !answer.is_empty()) {
-                    return None;
-                }
-                Note::Done {
-                    no,
-                    at,
-                    request_id,
-                    name,
-                    quiet: flags & 1 != 0,
-                    answer: (flags & 2 != 0).then(|| answer.into()),
-                }
-            }
-            5 => Note::Dropped {
-                no,
-                request_id: input.text()?.into(),
-            },
+impl Part for u64 {
+    fn write(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.to_le_bytes());
+    }
+    fn read(input: &mut In<'_>) -> Option<u64> {
+        let (number, rest) = input.0.split_first_chunk()?;
+        input.0 = rest;
+        Some(u64::from_le_bytes(*number))
+    }
+}
+
+impl Part for Moment {
+    fn write(&self, into: &mut Vec<u8>) {
+        self.0.write(into);
+    }
+    fn read(input: &mut In<'_>) -> Option<Moment> {
+        u64::read(input).map(Moment)
+    }
+}
+
+impl Part for Arc<str> {
+    fn write(&self, into: &mut Vec<u8>) {
+        write_text(self, into);
+    }
+    fn read(input: &mut In<'_>) -> Option<Arc<str>> {
+        input.text().map(Into::into)
+    }
+}
+
+impl Part for String {
+    fn write(&self, into: &mut Vec<u8>) {
+        write_text(self, into);
+    }
+    fn read(input: &mut In<'_>) -> Option<String> {
+        input.text().map(str::to_owned)
+    }
+}
+
+impl Part for Secret {
+    fn write(&self, into: &mut Vec<u8>) {
+        self.0.write(into);
+    }
+    fn read(input: &mut In<'_>) -> Option<Secret> {
+        String::read(input).map(Secret)
+    }
+}
+
+impl Part for Begun {
+    fn write(&self, into: &mut Vec<u8>) {
+        into.push(*self as u8);
+    }
+    fn read(input: &mut In<'_>) -> Option<Begun> {
+        Some(match input.byte()? {
+            0 => Begun::Once,
+            1 => Begun::Retry,
+            2 => Begun::Silent,
+            3 => Begun::Storing,
             _ => return None,
-        };
-        input.0.is_empty().then_some(note)
+        })
     }
 }
 
-struct Out<'a>(&'a mut Vec<u8>);
-
-impl Out<'_> {
-    fn head(&mut self, kind: u8, no: u64) {
-        self.0.push(kind);
-        self.number(no);
+/// The name, two bits of flags, and the answer or nothing.
+impl Part for Done {
+    fn write(&self, into: &mut Vec<u8>) {
+        self.name.write(into);
+        into.push(u8::from(self.quiet) | u8::from(self.answer.is_some()) << 1);
+        write_text(self.answer.as_deref().unwrap_or_default(), into);
     }
-
-    fn number(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        let length = u32::try_from(text.len()).expect("a packet is bounded far below 4 GiB");
-        self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(text.as_bytes());
+    fn read(input: &mut In<'_>) -> Option<Done> {
+        let name = Part::read(input)?;
+        let flags = input.byte()?;
+        let answer = input.text()?;
+        let answered = flags & 2 != 0;
+        if flags > 3 || (!answered && !answer.is_empty()) {
+            return None;
+        }
+        Some(Done {
+            name,
+            answer: answered.then(|| answer.into()),
+            quiet: flags & 1 != 0,
+        })
     }
 }
 
+fn write_text(text: &str, into: &mut Vec<u8>) {
+    let length = u32::try_from(text.len()).expect("a packet is bounded far below 4 GiB");
+    into.extend_from_slice(&length.to_le_bytes());
+    into.extend_from_slice(text.as_bytes());
+}
+
+/// What is left to read.
 struct In<'a>(&'a [u8]);
 
 impl<'a> In<'a> {
@@ -230,12 +226,6 @@ impl<'a> In<'a> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let (number, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u64::from_le_bytes(*number))
     }
 
     fn text(&mut self) -> Option<&'a str> {
@@ -254,16 +244,14 @@ impl Bus {
     /// Everything that has to be noted again when older notes are thrown away: who is there, and what
     /// is under way. Answers that are kept are in younger notes, or their window is over.
     pub fn notes(&self) -> Vec<Note> {
-        let mut instances: Vec<(&InstanceNo, &Instance)> =
-            self.instances.iter().filter(|(_, i)| !i.local).collect();
-        instances.sort_unstable_by_key(|(no, _)| **no);
-        let mut notes = Vec::with_capacity(instances.len() + self.calls.len());
-        for (no, instance) in instances {
-            notes.push(instance.note(*no));
+        let clients = self.clients();
+        let mut notes = Vec::with_capacity(clients.len() + self.calls.len());
+        for (no, instance) in clients {
+            notes.push(instance.note(no));
             if let Some(until) = instance.forget_at {
                 let micros = self.settings.resume_ms.saturating_mul(1_000);
                 let at = Moment(until.0.saturating_sub(micros));
-                notes.push(Note::Away { no: *no, at });
+                notes.push(Note::Away { no, at });
             }
         }
         notes.extend(self.calls.values().map(|call| Note::Begun {
@@ -287,27 +275,52 @@ impl Bus {
 
     /// Takes up what was noted before a restart, in the order of the notes. Instances may come back as
     /// if their connections had been lost just now.
-    pub fn recall(&mut self, notes: impl IntoIterator<Item = Note>) {
+    ///
+    /// Answers what of all these notes still matters, which may take their place.
+    pub fn recall(&mut self, notes: impl IntoIterator<Item = Note>) -> Vec<Note> {
         let mut lost = Lost::new();
         for note in notes {
             self.recall_one(note, &mut lost);
         }
+        let mut requests = lost.values().flat_map(BTreeMap::values);
+        let stored = match requests.any(|(_, how)| *how == Begun::Storing) {
+            true => self.durables.requests(),
+            false => HashSet::new(),
+        };
         for (no, requests) in lost {
             for (request_id, (name, how)) in requests {
-                self.recall_lost(no, request_id, name, how);
+                self.recall_lost(no, request_id, name, how, &stored);
             }
         }
-        let mut back: Vec<(InstanceNo, Option<Moment>)> = self
-            .instances
-            .iter()
-            .filter(|(_, instance)| !instance.local)
-            .map(|(no, instance)| (*no, instance.forget_at))
-            .collect();
-        back.sort_unstable();
+        let mut kept = Vec::new();
+        let mut back = Vec::new();
+        for (no, instance) in self.clients() {
+            kept.push(instance.note(no));
+            // As it was noted. Who was there to the last is away from this start on, and from the next one
+            // if this one ends at once.
+            let away_since = instance.forget_at;
+            kept.extend(away_since.map(|at| Note::Away { no, at }));
+            kept.extend(instance.memory.ends().map(|(at, id, done)| Note::Done {
+                no,
+                at,
+                request_id: id.clone(),
+                done: done.clone(),
+            }));
+            back.push((no, away_since));
+        }
         for (no, away_since) in back {
             let since = away_since.unwrap_or(self.now).min(self.now);
             self.keep_away_since(no, since);
         }
+        kept
+    }
+
+    /// All instances but the node's own, in the order of their coming.
+    fn clients(&self) -> Vec<(InstanceNo, &Instance)> {
+        let all = self.instances.iter().map(|(no, instance)| (*no, instance));
+        let mut clients: Vec<_> = all.filter(|(_, instance)| !instance.local).collect();
+        clients.sort_unstable_by_key(|(no, _)| *no);
+        clients
     }
 
     fn recall_one(&mut self, note: Note, lost: &mut Lost) {
@@ -360,9 +373,7 @@ impl Bus {
                 no,
                 at,
                 request_id,
-                name,
-                quiet,
-                answer,
+                done,
             } => {
                 if let Some(requests) = lost.get_mut(&no) {
                     requests.remove(&request_id);
@@ -372,11 +383,6 @@ impl Bus {
                     .get(&no)
                     .and_then(|instance| instance.memory.get(&request_id));
                 if !matches!(known, Some(Known::Done(_))) {
-                    let done = Done {
-                        name,
-                        answer,
-                        quiet,
-                    };
                     self.remember_since(no, at.min(self.now), request_id, done);
                 }
             }
@@ -389,13 +395,20 @@ impl Bus {
     }
 
     /// A request whose answer the end of the broker cut off.
-    fn recall_lost(&mut self, no: InstanceNo, request_id: Arc<str>, name: Arc<str>, how: Begun) {
+    fn recall_lost(
+        &mut self,
+        no: InstanceNo,
+        request_id: Arc<str>,
+        name: Arc<str>,
+        how: Begun,
+        stored: &HashSet<(String, String)>,
+    ) {
         let Some(id) = self.instances.get(&no).map(|instance| instance.id.clone()) else {
             return;
         };
         let answer = match how {
             Begun::Retry => return,
-            Begun::Storing if !self.durables.holds(&id, &request_id) => return,
+            Begun::Storing if !stored.contains(&(id.to_string(), request_id.to_string())) => return,
             Begun::Storing | Begun::Silent => None,
             Begun::Once => {
                 let fault = Fault::new(Code::RecipientGone);
@@ -411,7 +424,7 @@ impl Bus {
             answer,
             quiet: true,
         };
-        self.remember(no, request_id, done);
+        self.remember_since(no, self.now, request_id, done);
     }
 }
 
@@ -455,9 +468,11 @@ mod tests {
             no: u64::MAX,
             at: Moment(7),
             request_id: "é".into(),
-            name: "n".into(),
-            quiet,
-            answer: answer.map(Into::into),
+            done: Done {
+                name: "n".into(),
+                quiet,
+                answer: answer.map(Into::into),
+            },
         };
         vec![
             Note::Instance {

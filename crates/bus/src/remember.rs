@@ -19,12 +19,15 @@ pub(crate) enum Known {
     Done(Done),
 }
 
-#[derive(Clone)]
-pub(crate) struct Done {
-    pub(crate) name: Arc<str>,
-    pub(crate) answer: Option<Frame>,
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What is sent again when the request is repeated.
+    pub answer: Option<Frame>,
     /// Further answers are expected and are no mistake of those who send them.
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
 /// Requests of one instance.
@@ -80,6 +83,15 @@ impl Memory {
             freed += self.forget_oldest();
         }
         freed
+    }
+
+    /// The ends that are kept, the oldest first.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (Moment, &Arc<str>, &Done)> {
+        let done = self.done.iter();
+        done.filter_map(|(at, request_id, _)| match self.known.get(request_id) {
+            Some(Known::Done(done)) => Some((*at, request_id, done)),
+            _ => None,
+        })
     }
 
     pub(crate) fn open_calls(&self) -> Vec<CallId> {

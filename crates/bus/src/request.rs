@@ -53,7 +53,10 @@ impl Bus {
         };
         let (no, request, body) = request;
         let request_id: Arc<str> = (&*request.request_id).into();
-        let job = match self.admit(no, &request, &request_id, body) {
+        let admitted = self
+            .room_for_acknowledgement(conn, ack)
+            .and_then(|()| self.admit(no, &request, &request_id, body));
+        let job = match admitted {
             Ok(Some(job)) => job,
             Ok(None) => {
                 let taken = self.join_storing(no, &request_id, conn, ack);

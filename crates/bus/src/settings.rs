@@ -135,6 +135,12 @@ pub struct Settings {
     pub feed: Option<&'static str>,
     /// Notes are made, from which a restart knows requests that came before ([`crate::Note`]).
     pub notes: bool,
+    /// Acknowledgements of one connection that wait for notes to be flushed, which a disk that hangs does
+    /// not do; what would need one more is refused. As many as an outbound queue takes by default, because
+    /// they all come at once when the disk goes on.
+    pub noted_acks_max: usize,
+    /// The same of all connections together; each is some hundred bytes.
+    pub noted_acks_of_all_max: usize,
     /// Starts and ends of calls are told, for tracing.
     pub tracing: bool,
 }
@@ -171,6 +177,8 @@ impl Default for Settings {
             local: Arc::new([]),
             feed: None,
             notes: false,
+            noted_acks_max: 1_024,
+            noted_acks_of_all_max: 1 << 16,
             tracing: false,
         }
     }
