@@ -12,6 +12,7 @@ use std::{
     process::{Child, ChildStdout, Stdio},
     sync::mpsc,
     thread,
+    time::{Duration, Instant},
 };
 
 use common::{Answer, Node, binary, daybook};
@@ -86,8 +87,12 @@ impl World {
     }
 
     fn serve(&self, file: &str, key: &str, more: &[&str]) -> Payee {
+        self.serve_in_segments(file, QUANTUM, key, more)
+    }
+
+    fn serve_in_segments(&self, file: &str, bytes: u64, key: &str, more: &[&str]) -> Payee {
         let state = self.path("channels");
-        let segment = QUANTUM.to_string();
+        let segment = bytes.to_string();
         let args = [
             "serve",
             file,
@@ -109,8 +114,11 @@ impl World {
             said,
             before: Vec::new(),
             url: String::new(),
+            to: String::new(),
         };
-        payee.url = payee.event("serving")["url"].as_str().unwrap().to_owned();
+        let serving = payee.event("serving");
+        payee.url = serving["url"].as_str().unwrap().to_owned();
+        payee.to = serving["to"].as_str().unwrap().to_owned();
         payee
     }
 
@@ -126,18 +134,26 @@ struct Payee {
     /// Events that were said before the one that was waited for.
     before: Vec<Value>,
     url: String,
+    /// The address that is paid.
+    to: String,
 }
 
 impl Payee {
     /// Waits for an event of this name.
     #[track_caller]
     fn event(&mut self, name: &str) -> Value {
+        self.one_of(&[name])
+    }
+
+    /// Waits for an event of one of these names.
+    #[track_caller]
+    fn one_of(&mut self, names: &[&str]) -> Value {
         loop {
             let mut line = String::new();
             self.said.read_line(&mut line).unwrap();
-            assert!(!line.is_empty(), "the payee ended before `{name}`");
+            assert!(!line.is_empty(), "the payee ended before {names:?}");
             let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == name {
+            if names.iter().any(|name| event["event"] == *name) {
                 return event;
             }
             self.before.push(event);
@@ -163,8 +179,20 @@ impl Drop for Payee {
     }
 }
 
+/// What becomes of the payee's bytes that a link does not let through.
+enum Rest {
+    /// They are lost.
+    Lost,
+    /// Nobody takes them.
+    NotRead,
+}
+
 /// A link to a payee that lets so many bytes through and then no more; it tells when.
 fn narrow_link(url: &str, bytes: u64) -> (String, mpsc::Receiver<()>) {
+    narrow_link_with(url, bytes, Rest::Lost)
+}
+
+fn narrow_link_with(url: &str, bytes: u64, after: Rest) -> (String, mpsc::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = listener.local_addr().unwrap();
     let payee = url.strip_prefix("tcp://").unwrap().to_owned();
@@ -180,8 +208,12 @@ fn narrow_link(url: &str, bytes: u64) -> (String, mpsc::Receiver<()>) {
         to_payer.flush().unwrap();
         let _ = tell.send(());
         // Neither side learns more: the link is there and carries nothing.
-        let mut rest = Vec::new();
-        let _ = from_payee.read_to_end(&mut rest);
+        match after {
+            Rest::Lost => drop(std::io::copy(&mut from_payee, &mut std::io::sink())),
+            Rest::NotRead => loop {
+                thread::park();
+            },
+        }
     });
     (format!("tcp://{place}"), told)
 }
@@ -544,6 +576,131 @@ fn a_payee_that_is_told_to_stop_settles_what_it_has() {
     assert_eq!(world.wallet(&payee)["fact"], "10");
     fetching.kill().unwrap();
     fetching.wait().unwrap();
+}
+
+#[test]
+fn a_payer_that_stops_reading_in_the_middle_of_a_segment_is_settled_with_before_the_lock() {
+    /// More than two sockets hold.
+    const SEGMENT: u64 = 16 << 20;
+    let world = World::new(&["--tracker-transfer-lifetime-seconds", "60"]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 2 * SEGMENT);
+    let mut serving = world.serve_in_segments(&file, SEGMENT, &payee, &["--margin", "40"]);
+    let (url, stuck) = narrow_link_with(&serving.url, SEGMENT + (1 << 20), Rest::NotRead);
+    let mut fetching = binary()
+        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    stuck.recv().unwrap();
+    // The payer is there, and takes nothing more.
+    let ended = serving.one_of(&["settled", "not_settled"]);
+    assert_eq!(ended["event"], "settled", "{ended}");
+    let tokens = 5 * SEGMENT / QUANTUM;
+    assert_eq!(ended["tokens"], tokens);
+    assert_eq!(world.wallet(&payee)["fact"], tokens.to_string());
+    fetching.kill().unwrap();
+    fetching.wait().unwrap();
+}
+
+/// Lets a payee be killed who has three receipts of a download.
+fn killed_with_three_receipts(world: &World, file: &str, payer: &str, payee: &str) {
+    let serving = world.serve(file, payee, &[]);
+    let (url, narrowed) = narrow_link(&serving.url, 3 * QUANTUM + QUANTUM / 2);
+    let mut fetching = binary()
+        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], payer))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    narrowed.recv().unwrap();
+    serving.kill();
+    fetching.kill().unwrap();
+    fetching.wait().unwrap();
+    assert_eq!(
+        only_channel(&world.path("channels"))["receipt"]["tokens"],
+        15
+    );
+}
+
+#[test]
+fn receipts_survive_a_start_with_another_tracker() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 8 * QUANTUM);
+    killed_with_three_receipts(&world, &file, &payer, &payee);
+    let other = World::new(&[]);
+    let state = world.path("channels");
+    let serve = ["serve", &file, "--listen", "127.0.0.1:0", "--state", &state];
+    let refused = other.channel(&serve, &payee);
+    assert_eq!(refused.exit, 1);
+    assert!(
+        refused.complaint().contains("another tracker"),
+        "{refused:?}"
+    );
+    // Back at the right one, they are worth what they were.
+    let serving = world.serve(&file, &payee, &[]);
+    serving.stop();
+    assert_eq!(world.wallet(&payee)["fact"], "15");
+}
+
+#[test]
+fn receipts_of_a_channel_that_the_tracker_has_forgotten_are_kept() {
+    let world = World::new(&[]);
+    let (payer, payee) = (
+        world.key("payer.key", "ed25519"),
+        world.key("payee.key", "ed25519"),
+    );
+    let file = world.file("film", 8 * QUANTUM);
+    let [data, backup, restored] = ["node", "backup", "restored"].map(|name| world.path(name));
+    daybook(&["backup", "--data-dir", &data, "--to", &backup]).ok();
+    killed_with_three_receipts(&world, &file, &payer, &payee);
+    daybook(&["restore", "--from", &backup, "--data-dir", &restored]).ok();
+    let World { folder, node } = world;
+    drop(node);
+    let node = Node::start_with(Path::new(&restored), &PRICES);
+    let world = World { folder, node };
+    let serving = world.serve(&file, &payee, &[]);
+    let is_told = |event: &Value| event["event"] == "not_settled" && event["tokens"] == 15;
+    assert!(serving.before.iter().any(is_told), "{:?}", serving.before);
+    serving.stop();
+    let kept = only_channel(&world.path("channels"));
+    assert_eq!(kept["receipt"]["tokens"], 15);
+    assert_eq!(kept["settled"], false);
+}
+
+#[test]
+fn a_payee_is_paid_to_another_income_address_before_the_first_one_locks() {
+    /// How long the address is waited for; it comes after half of the life of the first one.
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let world = World::new(&["--tracker-income-lifetime-seconds", "10"]);
+    let payee = world.key("payee.key", "ed25519");
+    let file = world.file("film", QUANTUM);
+    let serving = world.serve(&file, &payee, &["--income"]);
+    let place = serving.url.strip_prefix("tcp://").unwrap();
+    let begun = Instant::now();
+    let to = loop {
+        assert!(begun.elapsed() < PATIENCE, "it is paid to a locked address");
+        let mut line = String::new();
+        let stream = TcpStream::connect(place).unwrap();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        if line.is_empty() {
+            // As many connections as it takes are not closed yet.
+            continue;
+        }
+        let hello: Value = serde_json::from_str(&line).unwrap();
+        if hello["hello"]["to"] != *serving.to {
+            break hello["hello"]["to"].as_str().unwrap().to_owned();
+        }
+    };
+    world.channel(&["status", &to], &payee).ok();
 }
 
 #[test]

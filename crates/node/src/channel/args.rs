@@ -266,7 +266,8 @@ pub(crate) struct Serve {
     /// Bytes of a segment: what is risked without a receipt
     #[arg(long, value_name = "BYTES", default_value_t = SEGMENT_BYTES_DEFAULT, value_parser = value_parser!(u64).range(1..=SEGMENT_BYTES_MAX))]
     pub(crate) segment_bytes: u64,
-    /// Settle this many seconds before the lock
+    /// Settle this many seconds before the lock: at least 10, and three times as long as the tracker took to
+    /// open the channel
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) margin: Duration,
     #[command(flatten)]

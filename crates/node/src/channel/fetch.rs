@@ -159,6 +159,10 @@ impl Download<'_> {
             }
         }
         loop {
+            if self.channels > 0 {
+                // The payee may want to be paid elsewhere by now: its address lives for half an hour.
+                self.connect_again().await?;
+            }
             let mut payer = self.open(position).await?;
             let ended = self.segments(&mut payer).await?;
             self.close(&mut payer, &ended).await?;

@@ -11,6 +11,7 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    time::{Instant, timeout_at},
 };
 
 use crate::failure::{Exit, Failure};
@@ -103,6 +104,8 @@ pub(super) enum FromPayer {
 pub(super) struct Line {
     read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
+    /// Whatever is said or heard is given up then.
+    until: Option<Instant>,
 }
 
 impl Line {
@@ -113,7 +116,20 @@ impl Line {
         Ok(Line {
             read: BufReader::new(read),
             write,
+            until: None,
         })
+    }
+
+    /// From now on nothing is waited for beyond `until`: a word that is cut off then is not understood, so
+    /// the connection is of no use afterwards.
+    pub(super) fn end_by(&mut self, until: Option<Instant>) {
+        self.until = until;
+    }
+
+    /// The end of one word that may take as long as `patience`.
+    fn by(&self, patience: Duration) -> Instant {
+        let by = Instant::now() + patience;
+        self.until.map_or(by, |until| until.min(by))
     }
 
     pub(super) async fn say(&mut self, word: &impl Serialize) -> Result<(), Failure> {
@@ -124,7 +140,7 @@ impl Line {
 
     /// Sends bytes as they are.
     pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match tokio::time::timeout(SEGMENT_TIMEOUT, self.write.write_all(bytes)).await {
+        match timeout_at(self.by(SEGMENT_TIMEOUT), self.write.write_all(bytes)).await {
             Ok(written) => written.map_err(|error| broken(&error)),
             Err(_) => Err(silent()),
         }
@@ -135,9 +151,10 @@ impl Line {
         &mut self,
         patience: Duration,
     ) -> Result<T, Failure> {
+        let by = self.by(patience);
         let mut line = Vec::new();
         let mut bounded = (&mut self.read).take(LINE_BYTES_MAX);
-        match tokio::time::timeout(patience, bounded.read_until(b'\n', &mut line)).await {
+        match timeout_at(by, bounded.read_until(b'\n', &mut line)).await {
             Err(_) => return Err(silent()),
             Ok(Err(error)) => return Err(broken(&error)),
             Ok(Ok(0)) => return Err(broken(&"the other side has gone")),
@@ -152,7 +169,7 @@ impl Line {
 
     /// Reads exactly so many bytes into `into`.
     pub(super) async fn read_exact(&mut self, into: &mut [u8]) -> Result<(), Failure> {
-        match tokio::time::timeout(SEGMENT_TIMEOUT, self.read.read_exact(into)).await {
+        match timeout_at(self.by(SEGMENT_TIMEOUT), self.read.read_exact(into)).await {
             Ok(read) => read.map(|_| ()).map_err(|error| broken(&error)),
             Err(_) => Err(silent()),
         }

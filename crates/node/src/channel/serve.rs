@@ -12,7 +12,7 @@ use std::{
 
 use aws_lc_rs::digest::{self, SHA256};
 use daybook_client::tracker::{
-    ChannelFile, ChannelState, Error, HalfSigned, Payee, Price, Role, Tracker,
+    Agreement, ChannelFile, ChannelState, Error, HalfSigned, Payee, Price, Role, Tracker,
 };
 use rustix::fs::FlockOperation;
 use serde_json::json;
@@ -21,6 +21,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Mutex, OwnedMutexGuard, Semaphore, watch},
     task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -42,6 +43,13 @@ const CHANNELS_MAX: usize = 1024;
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause before a close is asked for again when the tracker could not be reached.
 const SETTLE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long after the lock, as far as it is known here, a close is still asked for when no answer comes:
+/// the lock may be later by as long as an answer was on its way.
+const LOCK_DOUBT: Duration = Duration::from_secs(30);
+/// The longest that a channel is left open, whatever its lock: far above the minutes that one lasts.
+const CHANNEL_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a transfer channel lives with a tracker that does not say: as long as with the first ones.
+const TRANSFER_LIFETIME: Duration = Duration::from_secs(300);
 /// How long accepting rests after it failed, which it does when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes that are read at a time to hash the file.
@@ -55,10 +63,63 @@ struct Shop {
     price: Price,
     state: PathBuf,
     margin: Duration,
-    /// Every channel that is not settled, by its name. Whoever works on one holds its lock.
-    channels: Mutex<BTreeMap<String, Arc<Mutex<Payee>>>>,
+    /// The income addresses that are open, the newest last; `None` when the wallet is paid.
+    incomes: Option<Mutex<Vec<Income>>>,
+    /// How long a transfer channel lives at most.
+    transfer_lifetime: Duration,
+    /// Every channel that is not settled, by its name. Whoever works on one holds its lock, and waits for
+    /// no payer beyond the time at which it is to be settled.
+    channels: Mutex<BTreeMap<String, Arc<Mutex<Sale>>>>,
     stopping: watch::Receiver<bool>,
     out: Out,
+}
+
+/// A channel that is not settled.
+struct Sale {
+    payee: Payee,
+    deadline: Deadline,
+}
+
+/// When a channel ends, by a clock that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    /// When it is settled at the latest.
+    settle: Instant,
+    /// When it locks, or a little before.
+    lock: Instant,
+}
+
+impl Deadline {
+    /// Of a channel that locks when `left` has passed since `from`, with a tracker that took `round_trip`
+    /// to answer (section 11, rule 6).
+    fn new(from: Instant, left: Duration, round_trip: Duration, margin: Duration) -> Deadline {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let left = left.min(CHANNEL_TIME_MAX);
+        let settle = Agreement::settle_by(ms(left), ms(round_trip), ms(margin));
+        Deadline {
+            settle: from + Duration::from_millis(settle),
+            lock: from + left,
+        }
+    }
+
+    fn is_near(&self) -> bool {
+        Instant::now() >= self.settle
+    }
+}
+
+/// An income address that payers are told to pay.
+struct Income {
+    address: String,
+    lifetime: Duration,
+    lock: Instant,
+}
+
+impl Income {
+    /// Whether a channel that is opened now can live as long as channels do. Of an address that lives hardly
+    /// longer itself, the first half must do.
+    fn serves(&self, now: Instant, transfer_lifetime: Duration) -> bool {
+        now + transfer_lifetime.min(self.lifetime / 2) <= self.lock
+    }
 }
 
 /// How a sale ends.
@@ -84,10 +145,9 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
         (None, Some(capabilities)) => capabilities.prices.income_min,
         (None, None) => return Err(Failure::usage("this tracker names no price: give --price")),
     };
-    let to = match args.income {
-        true => tracker.open_income().await?.address,
-        false => tracker.key().common_address().to_string(),
-    };
+    let lifetime = tracker
+        .capabilities()
+        .and_then(|it| it.transfer_lifetime_ms);
     let (stop, stopping) = watch::channel(false);
     let (file, bytes, sha256) = tokio::task::block_in_place(|| open(&args.file))?;
     let name = args.file.file_name().unwrap_or_default().to_string_lossy();
@@ -101,7 +161,7 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
                 .map(ToString::to_string)
                 .collect(),
             pk: tracker.key().pem().to_owned(),
-            to,
+            to: tracker.key().common_address().to_string(),
             price_tokens: price.amount,
             price_power: price.power,
             name: name.into_owned(),
@@ -114,11 +174,14 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
         price,
         state: args.state.clone(),
         margin: args.margin,
+        incomes: args.income.then(Mutex::default),
+        transfer_lifetime: lifetime.map_or(TRANSFER_LIFETIME, Duration::from_millis),
         channels: Mutex::default(),
         stopping,
         out,
     });
     shop.take_up_all().await?;
+    let to = shop.to().await?;
     let listener = TcpListener::bind(&args.listen)
         .await
         .map_err(|e| Failure::system(format!("cannot listen on {}", args.listen), &e))?;
@@ -129,7 +192,7 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
         &json!({
             "event": "serving",
             "url": format!("tcp://{address}"),
-            "to": shop.hello.to,
+            "to": to,
             "price": price_text(&price),
             "bytes": bytes,
             "sha256": shop.hello.sha256,
@@ -138,7 +201,7 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
             "serving   {} ({bytes} bytes) at tcp://{address}\nprice     {}\npaid to   {}",
             shop.hello.name,
             price_text(&price),
-            shop.hello.to
+            to
         ),
     );
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -178,8 +241,8 @@ pub(super) async fn run(args: &Serve, out: Out) -> Result<(), Failure> {
         sessions.shutdown().await;
     }
     let left: Vec<_> = shop.channels.lock().await.values().cloned().collect();
-    for payee in left {
-        shop.settle(&mut *payee.lock().await).await;
+    for sale in left {
+        shop.settle(&mut *sale.lock().await).await;
     }
     Ok(())
 }
@@ -232,19 +295,54 @@ impl Shop {
         *self.stopping.borrow()
     }
 
-    /// When a channel is settled at the latest, in milliseconds since 1970 by the tracker's clock.
-    fn settle_by(&self, payee: &Payee) -> u64 {
-        let margin = u64::try_from(self.margin.as_millis()).unwrap_or(u64::MAX);
-        payee
-            .file()
-            .timelock
-            .unwrap_or_default()
-            .saturating_sub(margin)
+    /// The address to be paid by channels that are opened now.
+    async fn to(&self) -> Result<String, Failure> {
+        let Some(incomes) = &self.incomes else {
+            return Ok(self.hello.to.clone());
+        };
+        // Held while another one is opened: one is enough for all who come meanwhile.
+        let mut incomes = incomes.lock().await;
+        let asked = Instant::now();
+        incomes.retain(|income| income.lock > asked);
+        if let Some(newest) = incomes.last()
+            && newest.serves(asked, self.transfer_lifetime)
+        {
+            return Ok(newest.address.clone());
+        }
+        match self.tracker.open_income().await {
+            Ok(state) => {
+                let left = state.lifetime.map(Duration::from_millis);
+                let left = left.unwrap_or_else(|| self.tracker.time_left(state.timelock));
+                let lifetime = left.min(CHANNEL_TIME_MAX);
+                incomes.push(Income {
+                    address: state.address.clone(),
+                    lifetime,
+                    lock: asked + lifetime,
+                });
+                Ok(state.address)
+            }
+            Err(error) => match incomes.last() {
+                Some(newest) => {
+                    tracing::warn!(%error, "no other income address could be opened yet");
+                    Ok(newest.address.clone())
+                }
+                None => Err(error.into()),
+            },
+        }
     }
 
-    /// How long until then.
-    fn time_left(&self, payee: &Payee) -> Duration {
-        Duration::from_millis(self.settle_by(payee).saturating_sub(self.tracker.now_ms()))
+    /// Whether a channel may pay this address: the wallet, or an income address that is still open. A payer
+    /// may have been told before another one was opened.
+    async fn is_paid_to(&self, to: &str) -> bool {
+        match &self.incomes {
+            None => *to == *self.hello.to,
+            Some(incomes) => {
+                let now = Instant::now();
+                let incomes = incomes.lock().await;
+                let mut open = incomes.iter().filter(|income| income.lock > now);
+                open.any(|income| *to == *income.address)
+            }
+        }
     }
 
     /// After a start: takes up every channel that an earlier run left open. Its best receipt is deposited
@@ -260,6 +358,15 @@ impl Shop {
             if file.role == Role::Payer || file.settled {
                 continue;
             }
+            if let Some(id) = file.agreement().tracker
+                && !self.tracker.keys().ids().contains(&id)
+            {
+                // Asked about it, this one would say that it was never there.
+                return Err(Failure::refused(format!(
+                    "{} is a channel of another tracker, {id}: give its --url, or another --state",
+                    path.display()
+                )));
+            }
             let mut payee = Payee::load(&path)?;
             if *payee.file().half_signed().to_pk != *self.tracker.key().pem() {
                 return Err(Failure::refused(format!(
@@ -268,38 +375,67 @@ impl Shop {
                 )));
             }
             let channel = payee.file().contract().channel.to_string();
-            if self.tracker.channel_state(&channel).await? == ChannelState::Unknown {
-                forget(&payee)?;
+            let asked = Instant::now();
+            let state = self.tracker.channel_state(&channel).await?;
+            let round_trip = asked.elapsed();
+            if state == ChannelState::Unknown {
+                if payee.file().newest_receipt().is_none() {
+                    forget(&payee)?;
+                    continue;
+                }
+                // This tracker may have lost it, or be another one: the receipt is worth what it says as soon
+                // as the right one is back.
+                let paid = payee.file().paid();
+                let mut json = settled_json("not_settled", &channel, &paid);
+                json["reason"] = "the tracker does not know the channel".into();
+                let text = format!(
+                    "not settled {channel}: the tracker does not know it; {} stays",
+                    path.display()
+                );
+                self.out.say(&json, &text);
                 continue;
             }
-            if payee.file().timelock.is_none() {
-                // The tracker's answer was lost; asking again changes nothing.
-                let opened = self.tracker.open_transfer(&payee.contract()).await?;
-                payee.opened(opened.timelock)?;
-            }
-            self.park(&mut payee).await;
-            self.keep(channel, payee).await;
+            let timelock = match payee.file().timelock {
+                Some(timelock) => timelock,
+                None => {
+                    // The tracker's answer was lost; asking again changes nothing.
+                    let opened = self.tracker.open_transfer(&payee.contract()).await?;
+                    payee.opened(opened.timelock)?;
+                    opened.timelock
+                }
+            };
+            let left = self.tracker.time_left(timelock);
+            let mut sale = Sale {
+                payee,
+                deadline: Deadline::new(Instant::now(), left, round_trip, self.margin),
+            };
+            self.park(&mut sale).await;
+            self.keep(channel, sale).await;
         }
         Ok(())
     }
 
     /// Keeps a channel until it is settled, which is seen to even if nobody comes back for it.
-    async fn keep(self: &Arc<Self>, channel: String, payee: Payee) -> Arc<Mutex<Payee>> {
-        let left = self.time_left(&payee);
-        let payee = Arc::new(Mutex::new(payee));
-        self.channels.lock().await.insert(channel, payee.clone());
-        let (shop, kept) = (self.clone(), payee.clone());
+    async fn keep(self: &Arc<Self>, channel: String, sale: Sale) -> Arc<Mutex<Sale>> {
+        let settle = sale.deadline.settle;
+        let sale = Arc::new(Mutex::new(sale));
+        self.channels.lock().await.insert(channel, sale.clone());
+        let (shop, kept) = (self.clone(), sale.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(left).await;
+            tokio::time::sleep_until(settle).await;
             // A session in the middle of a segment gives the lock back by this time.
             shop.settle(&mut *kept.lock().await).await;
         });
-        payee
+        sale
     }
 
     async fn session(self: &Arc<Self>, stream: TcpStream) -> Result<(), Failure> {
         let mut line = Line::new(stream).map_err(|e| Failure::system("connection", &e))?;
-        line.say(&FromPayee::Hello(self.hello.clone())).await?;
+        let hello = Hello {
+            to: self.to().await?,
+            ..self.hello.clone()
+        };
+        line.say(&FromPayee::Hello(hello)).await?;
         let mut stopping = self.stopping.clone();
         loop {
             let word = tokio::select! {
@@ -315,32 +451,45 @@ impl Shop {
                 }
                 FromPayer::Receipt(_) => Err(Failure::refused("a receipt without a channel")),
             };
-            let mut payee = match taken {
-                Ok(payee) => payee,
+            let mut sale = match taken {
+                Ok(sale) => sale,
                 Err(failure) => {
                     let message = failure.to_string();
+                    line.end_by(None);
                     line.say(&FromPayee::Error { message }).await?;
                     return Err(failure);
                 }
             };
-            let ended = self.sell(&mut line, &mut payee).await;
-            match ended {
-                Ended::Done => line.say(&FromPayee::Done {}).await.unwrap_or_default(),
-                Ended::Full => line.say(&FromPayee::Full {}).await.unwrap_or_default(),
+            let ended = self.sell(&mut line, &mut sale).await;
+            line.end_by(None);
+            let last = match ended {
+                Ended::Done => FromPayee::Done {},
+                Ended::Full => FromPayee::Full {},
                 Ended::Cheated(message) => {
-                    self.settle(&mut payee).await;
+                    self.settle(&mut sale).await;
+                    drop(sale);
                     line.say(&FromPayee::Error { message }).await?;
                     return Ok(());
                 }
                 Ended::Gone(failure) => {
-                    // It may never come back, and this process may not be there at the lock either.
-                    self.park(&mut payee).await;
+                    if sale.deadline.is_near() {
+                        self.settle(&mut sale).await;
+                    } else {
+                        // It may never come back, and this process may not be there at the lock either.
+                        self.park_in_time(&mut sale).await;
+                    }
                     return Err(failure);
                 }
-            }
-            self.settle(&mut payee).await;
-            let paid = payee.file().paid();
-            drop(payee);
+            };
+            // At the same time: a payer that does not listen holds nothing up, and one that does need not
+            // wait for the tracker.
+            let settling = async {
+                let mut sale = sale;
+                self.settle(&mut sale).await;
+                sale.payee.file().paid()
+            };
+            let (paid, said) = tokio::join!(settling, line.say(&last));
+            said?;
             let (tokens, volume) = (paid.tokens, paid.volume);
             line.say(&FromPayee::Settled { tokens, volume }).await?;
             if self.is_stopping() {
@@ -354,12 +503,12 @@ impl Shop {
         line: &mut Line,
         contract: HalfSigned,
         offset: u64,
-    ) -> Result<OwnedMutexGuard<Payee>, Failure> {
+    ) -> Result<OwnedMutexGuard<Sale>, Failure> {
         let key = self.tracker.key();
         let ids = self.tracker.keys().ids();
         let agreement = Payee::read(key, &ids, &contract)?;
         let terms = &agreement.contract;
-        if *terms.to != *self.hello.to {
+        if !self.is_paid_to(&terms.to).await {
             return Err(Failure::refused("another address is to be paid"));
         }
         if terms.price.compare(&self.price).is_lt() {
@@ -388,6 +537,7 @@ impl Shop {
             payee.file().save()?;
             Ok::<_, Error>(payee)
         })?;
+        let asked = Instant::now();
         let opened = match self.tracker.open_transfer(&payee.contract()).await {
             Ok(opened) => opened,
             Err(error) => {
@@ -396,16 +546,27 @@ impl Shop {
                 return Err(error.into());
             }
         };
+        let round_trip = asked.elapsed();
+        // It was opened after it was asked for, so it locks no earlier than this.
+        let deadline = match opened.lifetime.map(Duration::from_millis) {
+            Some(lifetime) => Deadline::new(asked, lifetime, round_trip, self.margin),
+            None => {
+                let left = self.tracker.time_left(opened.timelock);
+                Deadline::new(Instant::now(), left, round_trip, self.margin)
+            }
+        };
         durably(|| payee.opened(opened.timelock))?;
         let to_sign = payee.contract().to_sign;
-        let payee = self.keep(channel.clone(), payee).await.lock_owned().await;
+        let sale = self.keep(channel.clone(), Sale { payee, deadline }).await;
+        let sale = sale.lock_owned().await;
+        line.end_by(Some(sale.deadline.settle));
         self.out.say(
             &json!({"event": "opened", "channel": channel, "timelock": opened.timelock}),
             &format!("opened    {channel}"),
         );
         let timelock = opened.timelock;
         line.say(&FromPayee::Opened { to_sign, timelock }).await?;
-        Ok(payee)
+        Ok(sale)
     }
 
     async fn resume(
@@ -413,19 +574,21 @@ impl Shop {
         line: &mut Line,
         channel: &str,
         receipt: Option<HalfSigned>,
-    ) -> Result<OwnedMutexGuard<Payee>, Failure> {
+    ) -> Result<OwnedMutexGuard<Sale>, Failure> {
         let known = self.channels.lock().await.get(channel).cloned();
         let unknown = || Failure::refused(format!("no channel {channel} is open here"));
         // A session whose payer broke the connection without a word may still hold it.
-        let waited = tokio::time::timeout(LINE_TIMEOUT, known.ok_or_else(unknown)?.lock_owned());
-        let mut payee = waited.await.map_err(|_| unknown())?;
+        let waited = timeout(LINE_TIMEOUT, known.ok_or_else(unknown)?.lock_owned());
+        let mut sale = waited.await.map_err(|_| unknown())?;
+        line.end_by(Some(sale.deadline.settle));
+        let payee = &mut sale.payee;
         if payee.file().settled || payee.file().note["sha256"] != *self.hello.sha256 {
             return Err(unknown());
         }
         let before = payee.file().paid().volume;
         durably(|| match &receipt {
             // The payer signed for the segment that was on its way when the connection broke.
-            Some(receipt) if payee.file().offered() > before && is_newer(&payee, receipt) => {
+            Some(receipt) if payee.file().offered() > before && is_newer(payee, receipt) => {
                 payee.take(receipt).map(|_| ())
             }
             // It did not arrive, or not whole: it is sent again.
@@ -437,40 +600,40 @@ impl Shop {
             volume: payee.file().paid().volume,
         };
         line.say(&word).await?;
-        Ok(payee)
+        Ok(sale)
     }
 
     /// Sends segments against receipts.
-    async fn sell(&self, line: &mut Line, payee: &mut Payee) -> Ended {
-        let offset = payee.file().note["offset"].as_u64().unwrap_or_default();
+    async fn sell(&self, line: &mut Line, sale: &mut Sale) -> Ended {
+        let offset = sale.payee.file().note["offset"].as_u64();
+        let offset = offset.unwrap_or_default();
         loop {
-            let sent = payee.file().offered();
+            let sent = sale.payee.file().offered();
             let remaining = self.hello.bytes.saturating_sub(offset.saturating_add(sent));
             if remaining == 0 {
                 return Ended::Done;
             }
-            let left = self.time_left(payee);
             let bytes = remaining
-                .min(payee.file().segment_bytes())
-                .min(payee.room());
-            if bytes == 0 || left.is_zero() || self.is_stopping() {
+                .min(sale.payee.file().segment_bytes())
+                .min(sale.payee.room());
+            if bytes == 0 || sale.deadline.is_near() || self.is_stopping() {
                 return Ended::Full;
             }
-            match self.segment(line, payee, offset + sent, bytes, left).await {
+            match self.segment(line, sale, offset + sent, bytes).await {
                 Ok(()) => {}
                 Err(ended) => return ended,
             }
         }
     }
 
-    /// Sends one segment and takes the receipt for it.
+    /// Sends one segment and takes the receipt for it. Neither lasts beyond the time at which the channel is
+    /// to be settled: the line ends by then.
     async fn segment(
         &self,
         line: &mut Line,
-        payee: &mut Payee,
+        sale: &mut Sale,
         from: u64,
         bytes: u64,
-        left: Duration,
     ) -> Result<(), Ended> {
         let file = self.file.clone();
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -489,7 +652,7 @@ impl Shop {
             Ok(Err(error)) => return Err(gone(&error)),
             Err(error) => return Err(gone(&error)),
         };
-        durably(|| payee.offer(bytes)).map_err(|error| match error {
+        durably(|| sale.payee.offer(bytes)).map_err(|error| match error {
             Error::Stop(_) => Ended::Full,
             other => Ended::Gone(other.into()),
         })?;
@@ -506,7 +669,7 @@ impl Shop {
             }
         }
         let heard = tokio::select! {
-            heard = line.hear(left.min(LINE_TIMEOUT)) => heard,
+            heard = line.hear(LINE_TIMEOUT) => heard,
             _ = stopping.wait_for(|stopping| *stopping) => return Err(Ended::Full),
         };
         let receipt = match heard {
@@ -517,21 +680,30 @@ impl Shop {
             }
             Err(failure) => return Err(Ended::Gone(failure)),
         };
-        match durably(|| payee.take(&receipt)) {
+        match durably(|| sale.payee.take(&receipt)) {
             Ok(_) => {}
             Err(Error::Stop(stop)) => return Err(Ended::Cheated(stop.to_string())),
             Err(error) => return Err(Ended::Gone(error.into())),
         }
-        if payee.file().parked().is_some() {
+        if sale.payee.file().parked().is_some() {
             // Who can read the log has seen the countersignature of the deposited receipt. It must never
             // be worth less than the newest by more than a segment.
-            self.park(payee).await;
+            self.park_in_time(sale).await;
         }
         Ok(())
     }
 
+    /// The same as [`Shop::park`], unless it is time to settle before the tracker answers.
+    async fn park_in_time(&self, sale: &mut Sale) {
+        let settle = sale.deadline.settle;
+        if timeout_at(settle, self.park(sale)).await.is_err() {
+            tracing::warn!("a receipt could not be deposited in time");
+        }
+    }
+
     /// Deposits the newest receipt, to be executed at the lock should nobody settle before.
-    async fn park(&self, payee: &mut Payee) {
+    async fn park(&self, sale: &mut Sale) {
+        let payee = &mut sale.payee;
         let paid = payee.file().paid();
         if payee.file().settled || payee.file().parked() >= Some(paid.count) {
             return;
@@ -558,24 +730,23 @@ impl Shop {
 
     /// Closes a channel with its newest receipt, however often the connection breaks until the lock. What
     /// the tracker answers otherwise ends it only where it can never be closed: a receipt is money.
-    async fn settle(&self, payee: &mut Payee) {
-        if payee.file().settled {
+    async fn settle(&self, sale: &mut Sale) {
+        if sale.payee.file().settled {
             return;
         }
-        let channel = payee.file().contract().channel.to_string();
-        let paid = payee.file().paid();
-        let timelock = payee.file().timelock.unwrap_or_default();
-        let refused = match payee.best(self.tracker.key()) {
+        let channel = sale.payee.file().contract().channel.to_string();
+        let paid = sale.payee.file().paid();
+        let refused = match sale.payee.best(self.tracker.key()) {
             // Nothing was paid: the channel ends by itself.
             None => None,
             Some(best) => loop {
                 match self.tracker.close_transfer(&best).await {
                     Ok(()) => break None,
-                    Err(error) if is_final(&error) => break Some(error),
+                    Err(error) if is_final(&error) || is_unknown(&error) => break Some(error),
                     Err(error) => {
-                        let now = self.tracker.now_ms();
-                        let near = now >= self.settle_by(payee) && !self.is_stopping();
-                        if now >= timelock || !(error.is_transient() || near) {
+                        let is_over = Instant::now() >= sale.deadline.lock + LOCK_DOUBT;
+                        let is_near = sale.deadline.is_near() && !self.is_stopping();
+                        if is_over || !(error.is_transient() || is_near) {
                             break Some(error);
                         }
                         tracing::warn!(%error, channel, "settling again");
@@ -595,17 +766,22 @@ impl Shop {
             Some(error) => {
                 let mut json = settled_json("not_settled", &channel, &paid);
                 json["reason"] = error.to_string().into();
-                json["parked"] = json!(payee.file().parked());
+                json["parked"] = json!(sale.payee.file().parked());
                 self.out
                     .say(&json, &format!("not settled {channel}: {error}"));
                 if !is_final(&error) {
                     // It is tried again near the lock, or after the next start. Until then the receipt is
                     // deposited, if the tracker takes it.
-                    return self.park(payee).await;
+                    self.park(sale).await;
+                    if sale.deadline.is_near() {
+                        // The file stays: what it holds was not paid.
+                        self.channels.lock().await.remove(&channel);
+                    }
+                    return;
                 }
             }
         }
-        if let Err(error) = durably(|| payee.settled()) {
+        if let Err(error) = durably(|| sale.payee.settled()) {
             tracing::error!(%error, channel, "a close could not be noted");
         }
         self.channels.lock().await.remove(&channel);
@@ -620,13 +796,18 @@ fn is_newer(payee: &Payee, receipt: &HalfSigned) -> bool {
         .is_none_or(|newest| newest.message != receipt.message)
 }
 
-/// Whether the tracker will never take a receipt of this channel: it is closed, past its lock, or was never
-/// there.
+/// Whether the tracker will never take a receipt of this channel: it is closed, or past its lock.
 fn is_final(error: &Error) -> bool {
     matches!(
         error.code(),
-        Some("already_closed" | "expired" | "not_found" | "channel_conflict")
+        Some("already_closed" | "expired" | "channel_conflict")
     )
+}
+
+/// Whether the tracker does not know the channel. One that is restored from an older copy may know it again
+/// one day, so nothing is thrown away for it.
+fn is_unknown(error: &Error) -> bool {
+    error.code() == Some("not_found")
 }
 
 /// Removes the file of a channel that was never opened: nothing was served for it.
@@ -655,10 +836,11 @@ mod tests {
             code: code.to_owned(),
             message: String::new(),
         };
-        for code in ["already_closed", "expired", "not_found", "channel_conflict"] {
+        for code in ["already_closed", "expired", "channel_conflict"] {
             assert!(is_final(&refused(code)), "{code}");
         }
         for error in [
+            refused("not_found"),
             refused("rate_limited"),
             refused("internal"),
             refused("bad_signature"),
@@ -669,6 +851,44 @@ mod tests {
         ] {
             assert!(!is_final(&error), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_channel_is_settled_before_its_lock_by_ten_seconds_or_three_round_trips() {
+        let asked = Instant::now();
+        let seconds = Duration::from_secs;
+        let settle = |round_trip, margin| {
+            let deadline = Deadline::new(asked, seconds(300), seconds(round_trip), seconds(margin));
+            assert_eq!(deadline.lock, asked + seconds(300));
+            deadline.settle - asked
+        };
+        assert_eq!(settle(0, 10), seconds(290));
+        assert_eq!(settle(0, 0), seconds(290));
+        assert_eq!(settle(0, 60), seconds(240));
+        // The answer took long: reckoned from the question, there is less time than it says.
+        assert_eq!(settle(12, 10), seconds(264));
+        let short = Deadline::new(asked, seconds(5), seconds(0), seconds(10));
+        assert_eq!(short.settle, asked, "too short for anything to be served");
+        let for_ever = Deadline::new(asked, Duration::MAX, Duration::MAX, Duration::MAX);
+        assert_eq!(for_ever.settle, asked);
+    }
+
+    #[tokio::test]
+    async fn an_income_address_is_told_to_payers_only_while_a_whole_channel_fits_into_its_life() {
+        let opened = Instant::now();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let income = |lifetime| Income {
+            address: "0x0d".to_owned(),
+            lifetime,
+            lock: opened + lifetime,
+        };
+        let stock = income(minutes(30));
+        assert!(stock.serves(opened + minutes(25), minutes(5)));
+        assert!(!stock.serves(opened + minutes(26), minutes(5)));
+        // One that lives no longer than a channel is not replaced as soon as it is there.
+        let short = income(minutes(4));
+        assert!(short.serves(opened + minutes(2), minutes(5)));
+        assert!(!short.serves(opened + minutes(3), minutes(5)));
     }
 
     #[test]
