@@ -8,15 +8,20 @@ use std::{ops::RangeInclusive, path::Path};
 use bytes::Bytes;
 use daybook_ledger::{
     Height, Position,
-    consortium::{Entry, IndexKey},
+    consortium::{Did, Entry, IndexKey},
 };
 use redb::{
     Database, Durability, Key, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, TableDefinition, Value, WriteTransaction,
 };
 
+use crate::json::{own, text};
+
 /// Bytes of pages of one file kept in memory: the lists that people look at fit.
 const CACHE_BYTES: usize = 16 << 20;
+
+/// Bytes of a DID.
+const DID_BYTES: usize = 16;
 
 /// What one file remembers of itself.
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
@@ -30,8 +35,13 @@ const LEDGERS: TableDefinition<'_, u64, &str> = TableDefinition::new("ledgers");
 const NAMES: TableDefinition<'_, &str, u64> = TableDefinition::new("names");
 /// Committed entries of ledgers, by local id and sequence number.
 const TRANSACTIONS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("transactions");
-/// Documents that are attached to entries of ledgers, by `uid` and local id.
-const ATTACHMENTS: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("attachments");
+/// Documents that are attached to entries of ledgers, by `uid`, who signed the entry, and local id.
+const ATTACHMENTS: TableDefinition<'_, (&str, &[u8; DID_BYTES], u64), &str> =
+    TableDefinition::new("attachments");
+/// The ledgers by their last change, in the order of changes: local id, and the time of the log.
+const CHANGES: TableDefinition<'_, u64, (u64, u64)> = TableDefinition::new("changes");
+/// The number of the last change of each ledger, by local id.
+const LAST_CHANGES: TableDefinition<'_, u64, u64> = TableDefinition::new("last-changes");
 /// Operations of the member's users, by `@id`.
 const OPERATIONS: TableDefinition<'_, &str, &str> = TableDefinition::new("operations");
 /// What the member decided about proposals.
@@ -42,13 +52,26 @@ const PLANS: TableDefinition<'_, (u8, u64), &str> = TableDefinition::new("plans"
 const PLAN_IDS: TableDefinition<'_, &str, u64> = TableDefinition::new("plan-ids");
 /// Tokens by their hash.
 const TOKENS: TableDefinition<'_, &[u8], &str> = TableDefinition::new("tokens");
-/// Uploaded documents by `uid`.
-const DOCUMENTS: TableDefinition<'_, &str, &str> = TableDefinition::new("documents");
+/// Documents by `uid` and the member who attached them; of those uploaded here, the empty text.
+const DOCUMENTS: TableDefinition<'_, (&str, &str), &str> =
+    TableDefinition::new("documents-by-member");
+/// What [`DOCUMENTS`] was in format 1: by `uid` alone.
+const DOCUMENTS_1: TableDefinition<'_, &str, &str> = TableDefinition::new("documents");
+
+/// The name of the fact that tells how far the relay was read.
+const NOTICES_READ: &str = "notices";
+/// The local id under which it stands what the first entry of a member said of a document: no ledger has it.
+const FIRST_SAID: u64 = 0;
 
 /// The name of the fact that tells the format.
 const FORMAT: &str = "format";
-/// The format that this program writes.
-const FORMAT_NOW: &[u8] = b"1";
+/// The format of the mirror that this program writes. One of format 1, which knew documents by their `uid`
+/// alone and no changes, is emptied: the log makes it anew.
+const MIRROR_FORMAT: &[u8] = b"2";
+/// The format of what only the member knows. One of format 1 is brought to it.
+const OWN_FORMAT: &[u8] = b"2";
+/// The format before both.
+const FORMAT_1: &[u8] = b"1";
 
 /// The disk did not do what was asked, or holds what this program did not write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,29 +97,67 @@ from_redb!(
 
 type Result<T> = std::result::Result<T, DiskError>;
 
-fn open(path: &Path, tables: impl FnOnce(&WriteTransaction) -> Result<()>) -> Result<Database> {
+/// Opens a file of a format, or makes it. `upgrade` brings one of format 1 to it: all or nothing, as one
+/// change.
+fn open(
+    path: &Path,
+    format: &[u8],
+    upgrade: impl FnOnce(&WriteTransaction) -> Result<()>,
+    tables: impl FnOnce(&WriteTransaction) -> Result<()>,
+) -> Result<Database> {
     let database = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create(path)
         .map_err(|error| DiskError(format!("{}: {error}", path.display())))?;
     let change = database.begin_write()?;
-    {
-        let mut facts = change.open_table(FACTS)?;
-        let known = facts.get(FORMAT)?.map(|format| format.value().to_vec());
-        match known.as_deref() {
-            None => drop(facts.insert(FORMAT, FORMAT_NOW)?),
-            Some(FORMAT_NOW) => {}
-            Some(_) => {
-                return Err(DiskError(format!(
-                    "{}: written by another version of this program",
-                    path.display()
-                )));
-            }
+    let known = {
+        let facts = change.open_table(FACTS)?;
+        facts.get(FORMAT)?.map(|format| format.value().to_vec())
+    };
+    match known.as_deref() {
+        None => {}
+        Some(known) if known == format => {}
+        Some(FORMAT_1) => {
+            tracing::info!(path = %path.display(), "bringing a file of an earlier version up to date");
+            upgrade(&change)?;
+        }
+        Some(_) => {
+            return Err(DiskError(format!(
+                "{}: written by another version of this program",
+                path.display()
+            )));
         }
     }
+    change.open_table(FACTS)?.insert(FORMAT, format)?;
     tables(&change)?;
     change.commit()?;
     Ok(database)
+}
+
+/// Removes everything.
+fn empty(change: &WriteTransaction) -> Result<()> {
+    let tables: Vec<_> = change.list_tables()?.collect();
+    for table in tables {
+        change.delete_table(table)?;
+    }
+    Ok(())
+}
+
+/// Documents that others brought are told from those uploaded here by who kept them: a DID, or a user.
+fn documents_by_member(change: &WriteTransaction) -> Result<()> {
+    {
+        let before = change.open_table(DOCUMENTS_1)?;
+        let mut after = change.open_table(DOCUMENTS)?;
+        for row in before.iter()? {
+            let (uid, kept) = row?;
+            let by = own(kept.value());
+            let by = text(&by, "by");
+            let member = if by.parse::<Did>().is_ok() { by } else { "" };
+            after.insert((uid.value(), member), kept.value())?;
+        }
+    }
+    change.delete_table(DOCUMENTS_1)?;
+    Ok(())
 }
 
 fn get<K: Key + 'static, V: Value + 'static, T>(
@@ -153,13 +214,15 @@ fn key_bytes(key: IndexKey<'_>) -> Vec<u8> {
 impl MirrorFile {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<MirrorFile> {
-        open(path, |change| {
+        open(path, MIRROR_FORMAT, empty, |change| {
             change.open_table(LOG)?;
             change.open_table(NEWEST)?;
             change.open_table(LEDGERS)?;
             change.open_table(NAMES)?;
             change.open_table(TRANSACTIONS)?;
             change.open_table(ATTACHMENTS)?;
+            change.open_table(CHANGES)?;
+            change.open_table(LAST_CHANGES)?;
             Ok(())
         })
         .map(MirrorFile)
@@ -178,10 +241,12 @@ impl MirrorFile {
         }
     }
 
-    /// The place of the last entry.
-    pub(crate) fn last(&self) -> Result<Option<Position>> {
+    /// The last entry and its place.
+    pub(crate) fn last(&self) -> Result<Option<(Position, Entry)>> {
         let table = self.0.begin_read()?.open_table(LOG)?;
-        Ok(table.last()?.map(|(place, _)| position(place.value())))
+        let last = table.last()?;
+        last.map(|(place, text)| Ok((position(place.value()), entry(text.value())?)))
+            .transpose()
     }
 
     /// Entries behind `after`, in order.
@@ -213,17 +278,6 @@ impl MirrorFile {
         get(&self.0, NAMES, name, |id| id)
     }
 
-    /// Ledgers with local ids in a range, the newest first.
-    pub(crate) fn ledgers(&self, ids: RangeInclusive<u64>) -> Result<Vec<(u64, String)>> {
-        let table = self.0.begin_read()?.open_table(LEDGERS)?;
-        let rows = table.range(ids)?.rev();
-        rows.map(|row| {
-            let (id, text) = row?;
-            Ok((id.value(), text.value().to_owned()))
-        })
-        .collect()
-    }
-
     /// The sequence number of the last entry of a ledger.
     pub(crate) fn size(&self, ledger: u64) -> Result<u64> {
         let table = self.0.begin_read()?.open_table(TRANSACTIONS)?;
@@ -247,15 +301,90 @@ impl MirrorFile {
             .collect()
     }
 
-    /// The ledgers that a document is attached to, and what is kept of it for each.
-    pub(crate) fn attachments(&self, uid: &str) -> Result<Vec<(u64, String)>> {
+    /// What the first entry of each member that attached a document of this name said of it.
+    pub(crate) fn attachments(&self, uid: &str) -> Result<Vec<String>> {
         let table = self.0.begin_read()?.open_table(ATTACHMENTS)?;
-        let rows = table.range((uid, 0)..=(uid, u64::MAX))?;
-        rows.map(|row| {
+        let all = (uid, &[0; DID_BYTES], 0)..=(uid, &[u8::MAX; DID_BYTES], u64::MAX);
+        let mut found = Vec::new();
+        for row in table.range(all)? {
             let (place, text) = row?;
-            Ok((place.value().1, text.value().to_owned()))
-        })
-        .collect()
+            if place.value().2 == FIRST_SAID {
+                found.push(text.value().to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ledgers to whose entries a member attached a document of this name.
+    pub(crate) fn attached_to(&self, uid: &str, by: Did) -> Result<Vec<u64>> {
+        let table = self.0.begin_read()?.open_table(ATTACHMENTS)?;
+        let rows = table.range((uid, &by.0, FIRST_SAID + 1)..=(uid, &by.0, u64::MAX))?;
+        rows.map(|row| Ok(row?.0.value().2)).collect()
+    }
+
+    /// The number of a ledger's last change and its time; 0 of a ledger that there is not.
+    pub(crate) fn last_change(&self, ledger: u64) -> Result<(u64, u64)> {
+        let snapshot = self.0.begin_read()?;
+        let number = snapshot.open_table(LAST_CHANGES)?.get(ledger)?;
+        let Some(number) = number.map(|number| number.value()) else {
+            return Ok((0, 0));
+        };
+        let change = snapshot.open_table(CHANGES)?.get(number)?;
+        Ok((number, change.map_or(0, |change| change.value().1)))
+    }
+
+    /// How many ledgers changed after this change.
+    pub(crate) fn changed_count(&self, after: u64) -> Result<u64> {
+        let table = self.0.begin_read()?.open_table(CHANGES)?;
+        let mut count = 0;
+        for row in table.range(after.saturating_add(1)..)? {
+            row?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Ledgers that changed after this change, the last change first, from place `from` on.
+    pub(crate) fn changed(&self, after: u64, from: usize, count: usize) -> Result<Vec<u64>> {
+        let table = self.0.begin_read()?.open_table(CHANGES)?;
+        let rows = table.range(after.saturating_add(1)..)?.rev();
+        rows.skip(from)
+            .take(count)
+            .map(|row| Ok(row?.1.value().0))
+            .collect()
+    }
+
+    /// The last change before a moment of the log, in milliseconds since 1970.
+    pub(crate) fn change_before(&self, ms: u64) -> Result<u64> {
+        let table = self.0.begin_read()?.open_table(CHANGES)?;
+        let newest = table.last()?.map_or(0, |(number, _)| number.value());
+        // Times grow with numbers, of which some are gone: the first that is not before the moment.
+        let (mut low, mut high) = (1, newest.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match table.range(middle..)?.next().transpose()? {
+                Some((number, change)) if change.value().1 < ms => low = number.value() + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low - 1)
+    }
+
+    /// Local ids of the ledgers whose names begin so, in no order; `None` when there are more than `max`.
+    pub(crate) fn ledgers_named(&self, prefix: &str, max: usize) -> Result<Option<Vec<u64>>> {
+        let table = self.0.begin_read()?.open_table(NAMES)?;
+        let mut found = Vec::new();
+        for row in table.range(prefix..)? {
+            let (name, id) = row?;
+            if !name.value().starts_with(prefix) {
+                break;
+            }
+            if found.len() >= max {
+                return Ok(None);
+            }
+            found.push(id.value());
+        }
+        Ok(Some(found))
     }
 
     /// Begins a change. One that is not `durable` is lost in a crash unless a durable one follows; the
@@ -342,16 +471,30 @@ impl MirrorChange {
         Ok(())
     }
 
-    /// Notes a document that an entry of a ledger has attached. What the very first entry said of it is
-    /// kept as of ledger 0, which is none, and so comes first: whoever names a document of others later
-    /// gives it no other address and no other digest.
-    pub(crate) fn add_attachment(&self, uid: &str, ledger: u64, text: &str) -> Result<()> {
+    /// Notes a document that an entry of a ledger has attached, and who signed the entry. What a member's
+    /// very first entry said of it stands: it gives it no other address and no other digest later. What
+    /// others say of a document of the same name is theirs.
+    pub(crate) fn add_attachment(&self, uid: &str, by: Did, ledger: u64, text: &str) -> Result<()> {
         let mut attachments = self.0.open_table(ATTACHMENTS)?;
-        for place in [0, ledger] {
-            if attachments.get((uid, place))?.is_none() {
-                attachments.insert((uid, place), text)?;
+        for place in [FIRST_SAID, ledger] {
+            let place = (uid, &by.0, place);
+            if attachments.get(place)?.is_none() {
+                attachments.insert(place, text)?;
             }
         }
+        Ok(())
+    }
+
+    /// Notes that a ledger changed, at a time of the log.
+    pub(crate) fn note_change(&self, ledger: u64, ms: u64) -> Result<()> {
+        let mut changes = self.0.open_table(CHANGES)?;
+        let mut last = self.0.open_table(LAST_CHANGES)?;
+        let next = changes.last()?.map_or(1, |(number, _)| number.value() + 1);
+        let before = last.insert(ledger, next)?.map(|number| number.value());
+        if let Some(before) = before {
+            changes.remove(before)?;
+        }
+        changes.insert(next, (ledger, ms))?;
         Ok(())
     }
 
@@ -401,7 +544,7 @@ impl PlanKind {
 impl OwnFile {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<OwnFile> {
-        open(path, |change| {
+        open(path, OWN_FORMAT, documents_by_member, |change| {
             change.open_table(OPERATIONS)?;
             change.open_table(VOTES)?;
             change.open_table(PLANS)?;
@@ -490,24 +633,38 @@ impl OwnFile {
         Ok(stands)
     }
 
-    /// Adds a plan document, unless one of this sender and `@id` is there.
-    pub(crate) fn add_plan(&self, kind: PlanKind, name: &str, text: &str) -> Result<bool> {
+    /// Adds a plan document, unless one of this sender and `@id` is there, which is given back then.
+    pub(crate) fn add_plan(
+        &self,
+        kind: PlanKind,
+        name: &str,
+        text: &str,
+    ) -> Result<Option<String>> {
         let change = self.0.begin_write()?;
-        let new = {
+        {
             let mut ids = change.open_table(PLAN_IDS)?;
-            let known = ids.get(name)?.is_some();
-            if !known {
-                let mut plans = change.open_table(PLANS)?;
-                let kind = kind.number();
-                let last = plans.range((kind, 0)..=(kind, u64::MAX))?.next_back();
-                let last = last.transpose()?.map_or(0, |(place, _)| place.value().1);
-                plans.insert((kind, last + 1), text)?;
-                ids.insert(name, last + 1)?;
+            let mut plans = change.open_table(PLANS)?;
+            let kind = kind.number();
+            let known = ids.get(name)?.map(|number| number.value());
+            if let Some(number) = known {
+                let first = plans.get((kind, number))?;
+                return Ok(first.map(|first| first.value().to_owned()));
             }
-            !known
-        };
+            let last = plans.range((kind, 0)..=(kind, u64::MAX))?.next_back();
+            let last = last.transpose()?.map_or(0, |(place, _)| place.value().1);
+            plans.insert((kind, last + 1), text)?;
+            ids.insert(name, last + 1)?;
+        }
         change.commit()?;
-        Ok(new)
+        Ok(None)
+    }
+
+    /// The plan document of a sender and an `@id`.
+    pub(crate) fn plan_named(&self, kind: PlanKind, name: &str) -> Result<Option<String>> {
+        match get(&self.0, PLAN_IDS, name, |number| number)? {
+            Some(number) => get(&self.0, PLANS, (kind.number(), number), str::to_owned),
+            None => Ok(None),
+        }
     }
 
     pub(crate) fn plan_count(&self, kind: PlanKind) -> Result<u64> {
@@ -531,16 +688,20 @@ impl OwnFile {
             .collect()
     }
 
-    /// The last kept notice of the relay that was read.
-    pub(crate) fn notices_read(&self) -> Result<u64> {
-        let read = get(&self.0, FACTS, "notices", |bytes| {
-            bytes.try_into().map(u64::from_be_bytes)
+    /// The last kept notice of the relay that was read, and the epoch that its number is of; none of an
+    /// earlier version, which did not know of epochs.
+    pub(crate) fn notices_read(&self) -> Result<(u64, String)> {
+        let read = get(&self.0, FACTS, NOTICES_READ, |bytes| {
+            let (number, epoch) = bytes.split_first_chunk()?;
+            let epoch = std::str::from_utf8(epoch).ok()?;
+            Some((u64::from_be_bytes(*number), epoch.to_owned()))
         })?;
-        Ok(read.and_then(std::result::Result::ok).unwrap_or(0))
+        Ok(read.flatten().unwrap_or_default())
     }
 
-    pub(crate) fn set_notices_read(&self, number: u64) -> Result<()> {
-        self.put(FACTS, "notices", number.to_be_bytes().as_slice())
+    pub(crate) fn set_notices_read(&self, number: u64, epoch: &str) -> Result<()> {
+        let fact = [number.to_be_bytes().as_slice(), epoch.as_bytes()].concat();
+        self.put(FACTS, NOTICES_READ, fact.as_slice())
     }
 
     pub(crate) fn token(&self, hash: &[u8; 32]) -> Result<Option<String>> {
@@ -563,12 +724,28 @@ impl OwnFile {
         Ok(change.commit()?)
     }
 
-    pub(crate) fn document(&self, uid: &str) -> Result<Option<String>> {
-        get(&self.0, DOCUMENTS, uid, str::to_owned)
+    /// What is kept of a document that `member` attached; of one uploaded here, when that is empty.
+    pub(crate) fn document(&self, uid: &str, member: &str) -> Result<Option<String>> {
+        get(&self.0, DOCUMENTS, (uid, member), str::to_owned)
     }
 
-    pub(crate) fn put_document(&self, uid: &str, text: &str) -> Result<()> {
-        self.put(DOCUMENTS, uid, text)
+    /// What is kept of all documents of a name, and who attached each.
+    pub(crate) fn documents(&self, uid: &str) -> Result<Vec<(String, String)>> {
+        let table = self.0.begin_read()?.open_table(DOCUMENTS)?;
+        let mut found = Vec::new();
+        for row in table.range((uid, "")..)? {
+            let (place, kept) = row?;
+            let (of, member) = place.value();
+            if of != uid {
+                break;
+            }
+            found.push((member.to_owned(), kept.value().to_owned()));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn put_document(&self, uid: &str, member: &str, text: &str) -> Result<()> {
+        self.put(DOCUMENTS, (uid, member), text)
     }
 }
 
@@ -594,15 +771,173 @@ mod tests {
     fn a_plan_document_that_comes_again_is_kept_once() {
         let dir = tempfile::tempdir().unwrap();
         let own = OwnFile::open(&dir.path().join("own.redb")).unwrap();
-        assert!(own.add_plan(PlanKind::Gu11, "a/1", "first").unwrap());
-        assert!(!own.add_plan(PlanKind::Gu11, "a/1", "again").unwrap());
-        assert!(own.add_plan(PlanKind::Gu11, "b/1", "second").unwrap());
-        assert!(own.add_plan(PlanKind::Gu12, "c/1", "other").unwrap());
+        let add = |kind, name, text| own.add_plan(kind, name, text).unwrap();
+        assert_eq!(add(PlanKind::Gu11, "a/1", "first"), None);
+        let first = Some("first".to_owned());
+        assert_eq!(add(PlanKind::Gu11, "a/1", "again"), first);
+        assert_eq!(own.plan_named(PlanKind::Gu11, "a/1").unwrap(), first);
+        assert_eq!(add(PlanKind::Gu11, "b/1", "second"), None);
+        assert_eq!(add(PlanKind::Gu12, "c/1", "other"), None);
         assert_eq!(
             own.plans(PlanKind::Gu11, 1..=2).unwrap(),
             ["second", "first"]
         );
         assert_eq!(own.plan_count(PlanKind::Gu12).unwrap(), 1);
+    }
+
+    #[test]
+    fn how_far_the_relay_was_read_is_a_number_of_an_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = OwnFile::open(&dir.path().join("own.redb")).unwrap();
+        assert_eq!(own.notices_read().unwrap(), (0, String::new()));
+        own.set_notices_read(7, "e1").unwrap();
+        assert_eq!(own.notices_read().unwrap(), (7, "e1".to_owned()));
+        // What an earlier version wrote is of no epoch.
+        own.put(FACTS, NOTICES_READ, 9u64.to_be_bytes().as_slice())
+            .unwrap();
+        assert_eq!(own.notices_read().unwrap(), (9, String::new()));
+    }
+
+    const ALICE: Did = Did([1; DID_BYTES]);
+    const BOB: Did = Did([2; DID_BYTES]);
+
+    #[test]
+    fn each_member_says_for_itself_what_a_document_of_a_name_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = MirrorFile::open(&dir.path().join("mirror.redb")).unwrap();
+        let change = mirror.change(true).unwrap();
+        // Bob is quicker: it names Alice's document before she does.
+        change.add_attachment("0f.pdf", BOB, 3, "bob's").unwrap();
+        change
+            .add_attachment("0f.pdf", ALICE, 3, "alice's")
+            .unwrap();
+        change
+            .add_attachment("0f.pdf", ALICE, 4, "alice's other")
+            .unwrap();
+        change.add_attachment("0f.pdfx", BOB, 5, "another").unwrap();
+        change.commit().unwrap();
+        assert_eq!(mirror.attachments("0f.pdf").unwrap(), ["alice's", "bob's"]);
+        assert_eq!(mirror.attached_to("0f.pdf", ALICE).unwrap(), [3, 4]);
+        assert_eq!(mirror.attached_to("0f.pdf", BOB).unwrap(), [3]);
+        assert_eq!(mirror.attachments("0f.pd").unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn changes_of_ledgers_are_counted_and_found_by_number_and_by_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = MirrorFile::open(&dir.path().join("mirror.redb")).unwrap();
+        let change = mirror.change(true).unwrap();
+        for (ledger, ms) in [(1, 100), (2, 200), (3, 200), (1, 300), (2, 400), (2, 400)] {
+            change.note_change(ledger, ms).unwrap();
+        }
+        change.commit().unwrap();
+        assert_eq!(mirror.last_change(1).unwrap(), (4, 300));
+        assert_eq!(mirror.last_change(2).unwrap(), (6, 400));
+        assert_eq!(mirror.last_change(9).unwrap(), (0, 0));
+        for (after, expected) in [
+            (0, &[2, 1, 3][..]),
+            (3, &[2, 1]),
+            (4, &[2]),
+            (6, &[]),
+            (u64::MAX, &[]),
+        ] {
+            assert_eq!(mirror.changed(after, 0, 100).unwrap(), expected, "{after}");
+            let count = mirror.changed_count(after).unwrap();
+            assert_eq!(count, expected.len() as u64, "{after}");
+        }
+        assert_eq!(mirror.changed(0, 1, 1).unwrap(), [1]);
+        for (ms, ledgers) in [
+            (0, &[2, 1, 3][..]),
+            (200, &[2, 1, 3]),
+            (201, &[2, 1]),
+            (300, &[2, 1]),
+            (301, &[2]),
+            (400, &[2]),
+            (401, &[]),
+        ] {
+            let after = mirror.change_before(ms).unwrap();
+            assert_eq!(mirror.changed(after, 0, 100).unwrap(), ledgers, "{ms}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_of_an_earlier_version_is_emptied_and_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mirror.redb");
+        {
+            const OLD: TableDefinition<'_, (&str, u64), &str> = TableDefinition::new("attachments");
+            let old = Database::create(&path).unwrap();
+            let change = old.begin_write().unwrap();
+            change
+                .open_table(FACTS)
+                .unwrap()
+                .insert(FORMAT, FORMAT_1)
+                .unwrap();
+            change
+                .open_table(FACTS)
+                .unwrap()
+                .insert("book", &b"old"[..])
+                .unwrap();
+            change.open_table(LEDGERS).unwrap().insert(1, "{}").unwrap();
+            change
+                .open_table(OLD)
+                .unwrap()
+                .insert(("0f", 0), "{}")
+                .unwrap();
+            change.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let mirror = MirrorFile::open(&path).unwrap();
+            assert_eq!(mirror.ledger_count().unwrap(), 0);
+            assert_eq!(mirror.fact("book").unwrap(), None);
+            assert_eq!(mirror.fact(FORMAT).unwrap().as_deref(), Some(MIRROR_FORMAT));
+            assert_eq!(mirror.attachments("0f").unwrap(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn documents_of_an_earlier_version_stay_who_kept_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.redb");
+        let brought = format!("{{\"by\":\"{ALICE}\"}}");
+        {
+            let old = Database::create(&path).unwrap();
+            let change = old.begin_write().unwrap();
+            change
+                .open_table(FACTS)
+                .unwrap()
+                .insert(FORMAT, FORMAT_1)
+                .unwrap();
+            change
+                .open_table(OPERATIONS)
+                .unwrap()
+                .insert("i", "kept")
+                .unwrap();
+            let mut documents = change.open_table(DOCUMENTS_1).unwrap();
+            documents.insert("0a", r#"{"by":"warehouse"}"#).unwrap();
+            documents.insert("0b", brought.as_str()).unwrap();
+            drop(documents);
+            change.commit().unwrap();
+        }
+        for _ in 0..2 {
+            let own = OwnFile::open(&path).unwrap();
+            assert!(own.document("0a", "").unwrap().is_some());
+            assert_eq!(own.document("0b", "").unwrap(), None);
+            let of_alice = (ALICE.to_string(), brought.clone());
+            assert_eq!(own.documents("0b").unwrap(), [of_alice]);
+            assert_eq!(own.operation("i").unwrap().as_deref(), Some("kept"));
+        }
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.redb");
+        let own = OwnFile::open(&path).unwrap();
+        own.put(FACTS, FORMAT, &b"3"[..]).unwrap();
+        drop(own);
+        let error = OwnFile::open(&path).unwrap_err();
+        assert!(error.0.contains("another version"), "{error}");
     }
 
     #[test]

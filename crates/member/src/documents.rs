@@ -11,7 +11,10 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use daybook_ledger::json::{Object, Value};
+use daybook_ledger::{
+    consortium::Did,
+    json::{Object, Value},
+};
 use md5::{Digest, Md5};
 
 use crate::{
@@ -28,6 +31,8 @@ const NAME_CHARS_MAX: usize = 255;
 const EXTENSION_CHARS_MAX: usize = 16;
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 64 << 10;
+/// Under which member those are kept that were uploaded here.
+const UPLOADED: &str = "";
 /// Random bytes of a `uid`.
 const UID_BYTES: usize = 16;
 
@@ -53,6 +58,57 @@ pub(crate) struct Document {
     pub(crate) md5: String,
     pub(crate) sha256: String,
     pub(crate) content_type: String,
+}
+
+/// A document that is being read.
+pub(crate) struct Reading {
+    file: File,
+    left: u64,
+    /// The digest so far and what it must be; none of a part.
+    agreed: Option<(Context, String)>,
+}
+
+impl Reading {
+    /// The next piece, and nothing behind the last one. A whole document is compared with its digest as
+    /// it goes out: its last piece comes when all is known to be right. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no longer what was received.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let room = usize::try_from(self.left).unwrap_or(READ_BYTES);
+        let mut piece = vec![0; READ_BYTES.min(room)];
+        let read = self.file.read(&mut piece)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        piece.truncate(read);
+        self.left -= read as u64;
+        if let Some((digest, agreed)) = &mut self.agreed {
+            digest.update(&piece);
+            if self.left == 0 && hex::encode(digest.clone().finish()) != *agreed {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(Some(piece.into()))
+    }
+}
+
+impl Document {
+    /// What was kept of a document.
+    fn read(uid: &str, kept: &str) -> Document {
+        let kept = own(kept);
+        Document {
+            uid: uid.to_owned(),
+            filename: text(&kept, "filename").to_owned(),
+            bytes: count(&kept, "bytes"),
+            md5: text(&kept, "md5").to_owned(),
+            sha256: text(&kept, "sha256").to_owned(),
+            content_type: text(&kept, "content_type").to_owned(),
+        }
+    }
 }
 
 /// The documents of a member.
@@ -133,14 +189,27 @@ impl Documents {
         now_ms: u64,
     ) -> Result<Document, DocumentError> {
         let uid = uid(&receiving.filename);
-        self.keep_as(receiving, uid, by, now_ms)
+        self.put(receiving, uid, UPLOADED, by, now_ms)
     }
 
-    /// As [`Documents::keep`], under a name that another member gave it.
-    pub(crate) fn keep_as(
+    /// As [`Documents::keep`], under the name that another member gave it and beside that member's own:
+    /// another document may have the same name.
+    pub(crate) fn keep_of(
+        &self,
+        receiving: Receiving,
+        uid: String,
+        member: Did,
+        now_ms: u64,
+    ) -> Result<Document, DocumentError> {
+        let member = member.to_string();
+        self.put(receiving, uid, &member, &member, now_ms)
+    }
+
+    fn put(
         &self,
         mut receiving: Receiving,
         uid: String,
+        member: &str,
         by: &str,
         now_ms: u64,
     ) -> Result<Document, DocumentError> {
@@ -171,68 +240,42 @@ impl Documents {
             ("by", by.into()),
             ("at", now_ms.into()),
         ]);
-        self.own.put_document(&document.uid, &write(&kept))?;
+        self.own
+            .put_document(&document.uid, member, &write(&kept))?;
         Ok(document)
     }
 
-    /// What is known of a document.
+    /// What is known of a document that was uploaded here.
     pub(crate) fn find(&self, uid: &str) -> Result<Option<Document>, DiskError> {
-        let Some(kept) = self.own.document(uid)? else {
-            return Ok(None);
-        };
-        let kept = own(&kept);
-        Ok(Some(Document {
-            uid: uid.to_owned(),
-            filename: text(&kept, "filename").to_owned(),
-            bytes: count(&kept, "bytes"),
-            md5: text(&kept, "md5").to_owned(),
-            sha256: text(&kept, "sha256").to_owned(),
-            content_type: text(&kept, "content_type").to_owned(),
-        }))
+        let kept = self.own.document(uid, UPLOADED)?;
+        Ok(kept.map(|kept| Document::read(uid, &kept)))
     }
 
-    /// Sends the bytes from `first` to `last` in pieces to `give`, until it takes no more. A whole
-    /// document is compared with its digest as it goes out.
+    /// Documents of this name that were brought from the members who attached them.
+    pub(crate) fn brought(&self, uid: &str) -> Result<Vec<(Did, Document)>, DiskError> {
+        let kept = self.own.documents(uid)?.into_iter();
+        let read = kept.filter_map(|(member, kept)| {
+            let member = member.parse().ok()?;
+            Some((member, Document::read(uid, &kept)))
+        });
+        Ok(read.collect())
+    }
+
+    /// Opens a document to be read from byte `first` to byte `last`.
     ///
     /// # Errors
-    /// When the file cannot be read, or is no longer what was received.
-    pub(crate) fn read(
-        &self,
-        document: &Document,
-        first: u64,
-        last: u64,
-        give: &mut dyn FnMut(Bytes) -> bool,
-    ) -> io::Result<()> {
+    /// When its file cannot be opened.
+    pub(crate) fn read(&self, document: &Document, first: u64, last: u64) -> io::Result<Reading> {
         let mut file = File::open(self.path(&document.sha256))?;
         file.seek(SeekFrom::Start(first))?;
-        let wanted = last
-            .saturating_add(1)
-            .min(document.bytes)
-            .saturating_sub(first);
-        let whole = wanted == document.bytes;
-        let mut left = wanted;
-        let mut digest = Context::new(&SHA256);
-        while left > 0 {
-            let mut piece = vec![0; READ_BYTES.min(usize::try_from(left).unwrap_or(READ_BYTES))];
-            let read = file.read(&mut piece)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            piece.truncate(read);
-            left -= read as u64;
-            if whole {
-                digest.update(&piece);
-            }
-            // The last piece goes out when the whole is known to be right.
-            if left == 0 && whole && hex::encode(digest.clone().finish()) != document.sha256 {
-                tracing::error!(uid = document.uid, "a document is not what was received");
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            if !give(piece.into()) {
-                return Ok(());
-            }
-        }
-        Ok(())
+        let end = last.saturating_add(1).min(document.bytes);
+        let left = end.saturating_sub(first);
+        let whole = left == document.bytes;
+        Ok(Reading {
+            file,
+            left,
+            agreed: whole.then(|| (Context::new(&SHA256), document.sha256.clone())),
+        })
     }
 
     /// Checks the attachments of an entry that name documents of this member: they are here, and their
@@ -410,11 +453,12 @@ mod tests {
         first: u64,
         last: u64,
     ) -> io::Result<Vec<u8>> {
+        let mut reading = documents.read(document, first, last)?;
         let mut all = Vec::new();
-        documents.read(document, first, last, &mut |piece| {
+        while let Some(piece) = reading.next()? {
+            assert!(piece.len() <= READ_BYTES);
             all.extend_from_slice(&piece);
-            true
-        })?;
+        }
         Ok(all)
     }
 
@@ -439,6 +483,32 @@ mod tests {
             read(&documents, &kept(&documents, "e.txt", b""), 0, 0).unwrap(),
             b""
         );
+    }
+
+    #[test]
+    fn documents_of_one_name_are_kept_beside_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let documents = documents(dir.path());
+        let own = kept(&documents, "a.txt", b"mine");
+        let (alice, bob) = (Did([1; 16]), Did([2; 16]));
+        for (member, content) in [(bob, b"bob's"), (alice, b"alice")] {
+            let mut receiving = documents.receive("a.txt").unwrap();
+            receiving.write(content).unwrap();
+            let uid = own.uid.clone();
+            documents.keep_of(receiving, uid, member, 1).unwrap();
+        }
+        assert_eq!(documents.find(&own.uid).unwrap().unwrap(), own);
+        let brought = documents.brought(&own.uid).unwrap();
+        let mut contents: Vec<_> = brought
+            .iter()
+            .map(|(did, document)| (*did, read(&documents, document, 0, 10).unwrap()))
+            .collect();
+        contents.sort();
+        assert_eq!(
+            contents,
+            [(alice, b"alice".to_vec()), (bob, b"bob's".to_vec())]
+        );
+        assert_eq!(documents.brought("other").unwrap(), []);
     }
 
     #[test]

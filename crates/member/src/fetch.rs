@@ -29,6 +29,7 @@ use tokio_rustls::{
 };
 
 use crate::{
+    disk::DiskError,
     documents::{Document, DocumentError},
     health::is_key_of,
     json::{object, own, text, write},
@@ -40,6 +41,8 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the next piece of its answer may take.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a document may take altogether: one of the largest, at a hundred kilobytes a second.
+const BRING_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The kind of notice with which a member asks for a document.
 const KIND: &str = "document";
 /// The scheme of `Authorization` that carries it.
@@ -54,8 +57,21 @@ pub(crate) struct Attached {
     pub(crate) by: Did,
     url: String,
     md5: String,
+    /// Empty when the entry does not tell it.
     sha256: String,
     filename: String,
+}
+
+/// Where a document is.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// With a member of this process: the one who asks, or who shares it with that one.
+    Here(Arc<Shared>, Document),
+    /// With another member's gateway.
+    Elsewhere(Attached),
+    /// Several members attached different documents of this name.
+    Several(Vec<Did>),
+    Nowhere,
 }
 
 /// The attachments of an entry with an address of the form `…/content/<uid>`: their `uid` and what is
@@ -95,53 +111,131 @@ impl Attached {
     }
 }
 
-/// Whether `authorization` is another member's request for this document, and the member takes part in a
-/// ledger that it is attached to. Blocks on the disk.
-pub(crate) fn may_read(shared: &Shared, authorization: &str, uid: &str) -> bool {
+/// Who asks for this document, if `authorization` is another member's request for it and the member
+/// takes part in a ledger that it is attached to. Blocks on the disk.
+pub(crate) fn reader(shared: &Shared, authorization: &str, uid: &str) -> Option<Did> {
     let known = |did: Did, key: &PublicKey| is_key_of(shared, did, key, false);
-    let notice = STANDARD.decode(authorization.trim()).ok();
-    let notice = notice.and_then(|bytes| {
-        Notice::open(&bytes, shared.mirror.network(), &known)
-            .inspect_err(|error| tracing::debug!(%error, "a document is not given"))
-            .ok()
-    });
-    let Some(notice) = notice else { return false };
+    let notice = STANDARD.decode(authorization.trim()).ok()?;
+    let notice = Notice::open(&notice, shared.mirror.network(), &known)
+        .inspect_err(|error| tracing::debug!(%error, "a document is not given"))
+        .ok()?;
     let about_this = notice.kind() == KIND
         && notice.text("uid") == uid
         && notice.text("from") == shared.me().to_string()
         && notice.is_fresh(shared.now_ms());
-    about_this
+    let shares = about_this
         && shared
             .mirror
             .shares_attachment(uid, notice.member)
-            .unwrap_or(false)
+            .unwrap_or(false);
+    shares.then_some(notice.member)
 }
 
-/// Brings a document of another member here; `None` when no entry of this member's ledgers has it.
+/// Finds a document for `reader`'s users: the one that was uploaded there, or else what other members
+/// attached to entries of ledgers that the reader takes part in. `hosted` are the members of this
+/// process, `by` is the member whose document is asked for, if that was said. Blocks on the disk.
+pub(crate) fn find(
+    reader: &Arc<Shared>,
+    hosted: &[Arc<Shared>],
+    uid: &str,
+    by: Option<Did>,
+) -> Result<Found, DiskError> {
+    let me = reader.me();
+    if by.is_none_or(|by| by == me)
+        && let Some(document) = reader.documents.find(uid)?
+    {
+        return Ok(Found::Here(reader.clone(), document));
+    }
+    let wanted = |did: Did| did != me && by.is_none_or(|by| by == did);
+    // Of each member one, and the SHA-256 of what it gives or has agreed to give.
+    let mut found: Vec<(Did, String, Found)> = Vec::new();
+    for owner in hosted.iter().filter(|owner| wanted(owner.me())) {
+        if let Some(document) = owner.documents.find(uid)?
+            && owner.mirror.shares_attachment(uid, me)?
+        {
+            let digest = document.sha256.clone();
+            found.push((owner.me(), digest, Found::Here(owner.clone(), document)));
+        }
+    }
+    let is_known = |found: &[(Did, String, Found)], did: Did| {
+        let mut known = found.iter();
+        known.any(|(known, ..)| *known == did)
+    };
+    for (did, document) in reader.documents.brought(uid)? {
+        if wanted(did) && !is_known(&found, did) {
+            let digest = document.sha256.clone();
+            found.push((did, digest, Found::Here(reader.clone(), document)));
+        }
+    }
+    for attached in reader.mirror.attachments(uid)? {
+        if wanted(attached.by) && !is_known(&found, attached.by) {
+            let digest = attached.sha256.clone();
+            found.push((attached.by, digest, Found::Elsewhere(attached)));
+        }
+    }
+    // An entry may name documents of others: who only names one at somebody else's address has none.
+    let has = |source: &Found| match source {
+        Found::Elsewhere(attached) => is_at_home(reader, attached, uid),
+        _ => true,
+    };
+    if found.iter().any(|(.., source)| has(source)) {
+        found.retain(|(.., source)| has(source));
+    }
+    let digest = found.first().map(|(_, digest, _)| digest.clone());
+    let agree =
+        |(_, other, _): &(Did, String, Found)| !other.is_empty() && digest.as_ref() == Some(other);
+    match found.len() {
+        0 => Ok(Found::Nowhere),
+        // What is here comes first.
+        1 => Ok(found.swap_remove(0).2),
+        _ if found.iter().all(agree) => Ok(found.swap_remove(0).2),
+        _ => Ok(Found::Several(
+            found.into_iter().map(|(did, ..)| did).collect(),
+        )),
+    }
+}
+
+/// Where a member's gateway is, as its card says.
+fn endpoint(shared: &Shared, did: Did) -> String {
+    let book = shared.mirror.book();
+    let member = book.member(did);
+    let endpoint = member.map(|member| member.card.profile().endpoint.clone());
+    endpoint.unwrap_or_default()
+}
+
+/// Whether a document is at its signer's own gateway. An entry may name any address; only that one is
+/// asked.
+fn is_at_home(shared: &Shared, attached: &Attached, uid: &str) -> bool {
+    let endpoint = endpoint(shared, attached.by);
+    attached.url == format!("{}/content/{uid}", endpoint.trim_end_matches('/'))
+}
+
+/// Brings a document of another member here.
 ///
 /// # Errors
 /// Why it cannot be brought, in words.
-pub(crate) async fn bring(shared: &Arc<Shared>, uid: &str) -> Result<Option<Document>, String> {
-    let found = {
-        let (shared, uid) = (shared.clone(), uid.to_owned());
-        blocking(move || shared.mirror.attachment(&uid)).await
+pub(crate) async fn bring(
+    shared: &Arc<Shared>,
+    attached: &Attached,
+    uid: &str,
+) -> Result<Document, String> {
+    let bringing = bring_in_time(shared, attached, uid);
+    let late = |_| {
+        format!(
+            "{} did not give it in time",
+            shared.mirror.label(attached.by)
+        )
     };
-    let attached = found.map_err(|error| error.to_string())?;
-    let Some(attached) = attached.as_deref().and_then(Attached::read) else {
-        return Ok(None);
-    };
-    if attached.by == shared.me() {
-        return Ok(None);
-    }
+    timeout(BRING_TIMEOUT, bringing).await.map_err(late)?
+}
+
+async fn bring_in_time(
+    shared: &Arc<Shared>,
+    attached: &Attached,
+    uid: &str,
+) -> Result<Document, String> {
     let label = shared.mirror.label(attached.by);
-    let endpoint = {
-        let book = shared.mirror.book();
-        let member = book.member(attached.by);
-        member.map(|member| member.card.profile().endpoint.clone())
-    };
-    let endpoint = endpoint.unwrap_or_default();
-    // An entry may name any address; only its signer's own gateway is asked.
-    if attached.url != format!("{}/content/{uid}", endpoint.trim_end_matches('/')) {
+    if !is_at_home(shared, attached, uid) {
         return Err(format!(
             "it is at {}, which is not the endpoint on the card of {label}",
             attached.url.chars().take(256).collect::<String>()
@@ -186,7 +280,7 @@ pub(crate) async fn bring(shared: &Arc<Shared>, uid: &str) -> Result<Option<Docu
         });
         receiving = written.await.map_err(|error| failed(&error))?;
     }
-    let (shared, uid) = (shared.clone(), uid.to_owned());
+    let (shared, uid, attached) = (shared.clone(), uid.to_owned(), attached.clone());
     let kept = blocking(move || {
         let (md5, sha256) = receiving.digests();
         let right = match attached.sha256.as_str() {
@@ -196,10 +290,9 @@ pub(crate) async fn bring(shared: &Arc<Shared>, uid: &str) -> Result<Option<Docu
         if !right {
             return Err(format!("what {label} gave is not what was agreed on"));
         }
-        let by = attached.by.to_string();
         let now = shared.now_ms();
-        let kept = shared.documents.keep_as(receiving, uid, &by, now);
-        kept.map(Some).map_err(|error| error.to_string())
+        let kept = shared.documents.keep_of(receiving, uid, attached.by, now);
+        kept.map_err(|error| error.to_string())
     });
     kept.await
 }

@@ -17,7 +17,6 @@ mod json;
 mod member;
 mod message;
 mod mirror;
-mod multipart;
 mod network;
 mod notice;
 mod operation;
@@ -40,6 +39,6 @@ pub use network::{
 };
 pub use notice::NOTICE_BYTES_MAX;
 pub use operation::read_policy;
-pub use relay::{IsKeyOf, NotPosted, Relay};
+pub use relay::{IsKeyOf, NotPosted, Relay, copy_relay};
 pub use server::{serve, tls_config};
 pub use users::{User, UsersError, change_users, new_user, read_users, users_text};

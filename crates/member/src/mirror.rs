@@ -11,7 +11,7 @@ use daybook_ledger::{
     block::BlockHash,
     consortium::{
         Action, Asked, Book, Did, ENTRY_SIGNATURE, Effect, Entry, History, IndexKey, Member,
-        Outcome, Prover, Violation, time_text,
+        Outcome, Prover, Violation, request_key, time_text,
     },
     json::Value,
 };
@@ -51,12 +51,15 @@ pub enum MirrorError {
 }
 
 /// The mirror of one member.
+///
+/// It has the book twice. One runs ahead while entries are proven, with all that is read and written of the
+/// file meanwhile; the other stands at what the file holds, and nobody who reads it waits for a disk.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     me: Did,
     file: MirrorFile,
     /// Held by whoever records: entries come one batch after the other.
-    prover: Mutex<Prover>,
+    ahead: Mutex<Ahead>,
     network: BlockHash,
     state: RwLock<State>,
     /// What the endorser has not looked at yet.
@@ -64,11 +67,19 @@ pub(crate) struct Mirror {
     applied: watch::Sender<Option<Position>>,
 }
 
+/// What entries are proven against.
+#[derive(Debug)]
+struct Ahead {
+    book: Book,
+    prover: Prover,
+    /// Entries recorded since the last snapshot.
+    unsaved: usize,
+}
+
+/// What is read.
 #[derive(Debug)]
 struct State {
     book: Book,
-    /// Entries recorded since the last snapshot.
-    unsaved: usize,
     /// The time of the newest entry.
     time: BlockTime,
 }
@@ -78,15 +89,6 @@ struct State {
 pub(crate) struct Turns {
     pub(crate) opened: Vec<TransactionId>,
     pub(crate) closed: Vec<TransactionId>,
-}
-
-/// A history that is read from the mirror's file.
-struct Past<'f>(&'f MirrorFile);
-
-impl History for Past<'_> {
-    fn newest(&self, key: IndexKey<'_>) -> Option<Arc<Entry>> {
-        told(self.0.newest(key))
-    }
 }
 
 /// A history that is read from a change under way.
@@ -128,7 +130,7 @@ impl Mirror {
         }
         let (mut book, from) = snapshot(&file).unwrap_or_default();
         let mut unsaved = 0;
-        let mut time = BlockTime(0);
+        // One entry after the other, from the snapshot on: there may be any number of them.
         file.entries(from, |position, entry| {
             book.record(&entry, position.height)
                 .map_err(|violation| DiskError(violation.to_string()))?;
@@ -137,31 +139,22 @@ impl Mirror {
             Ok(())
         })?;
         let last = file.last()?;
-        if let Some(last) = last {
-            let newest_time = |position, entry: Entry| {
-                if position == last {
-                    time = entry.at();
-                }
-                Ok(())
-            };
-            let before = Position {
-                height: last.height,
-                index: last.index.saturating_sub(1),
-            };
-            file.entries((last.index > 0).then_some(before), newest_time)?;
-        }
+        let time = last.as_ref().map_or(BlockTime(0), |(_, entry)| entry.at());
         Ok(Mirror {
             me,
             file,
-            prover: Mutex::new(prover),
             network,
             state: RwLock::new(State {
-                book,
-                unsaved,
+                book: book.clone(),
                 time,
             }),
+            ahead: Mutex::new(Ahead {
+                book,
+                prover,
+                unsaved,
+            }),
             turns: Mutex::default(),
-            applied: watch::Sender::new(last),
+            applied: watch::Sender::new(last.map(|(position, _)| position)),
         })
     }
 
@@ -190,17 +183,28 @@ impl Mirror {
         RwLockReadGuard::map(self.state.read(), |state| &state.book)
     }
 
-    /// What became of a proposal.
+    /// What became of a proposal. Blocks on the disk.
     pub(crate) fn outcome(&self, proposal: &TransactionId) -> Option<Outcome> {
-        self.book().outcome(proposal, &Past(&self.file))
+        let progress = self.book().progress(proposal);
+        if let Some(progress) = progress {
+            return Some(Outcome::Pending(progress));
+        }
+        // What is decided is in the file, and found there without the book's lock.
+        let newest = self.file.newest(IndexKey::Proposal(*proposal));
+        let newest = Entry::clone(&*told(newest)?);
+        newest.outcome_of(proposal)?;
+        Some(Outcome::Decided(newest))
     }
 
-    /// The proposal that a member made under its own name for it.
+    /// The proposal that a member made under its own name for it. Blocks on the disk.
     pub(crate) fn proposed(&self, member: Did, request: &str) -> Option<Entry> {
-        self.book().proposed(member, request, &Past(&self.file))
+        let newest = self
+            .file
+            .newest(IndexKey::Request(request_key(member, request)));
+        told(newest).map(|entry| Entry::clone(&entry))
     }
 
-    /// What a member said about a proposal.
+    /// What a member said about a proposal. Blocks on the disk.
     pub(crate) fn vote(&self, proposal: TransactionId, member: Did) -> Option<Entry> {
         told(self.file.newest(IndexKey::Vote(proposal, member))).map(|entry| Entry::clone(&entry))
     }
@@ -226,24 +230,34 @@ impl Mirror {
         let Some(newest) = logged.last() else {
             return Ok(());
         };
-        let mut prover = self.prover.lock();
+        let mut ahead = self.ahead.lock();
+        let Ahead {
+            book,
+            prover,
+            unsaved,
+        } = &mut *ahead;
         let change = self.file.change(false)?;
-        let mut state = self.state.write();
         for Logged { position, entry } in logged {
-            let last = Present(&change);
-            state.book.verify(entry, &mut prover, &last)?;
-            state.book.record(entry, position.height)?;
+            book.verify(entry, prover, &Present(&change))?;
+            book.record(entry, position.height)?;
             change.add_entry(*position, entry)?;
-            self.follow(&change, &state.book, entry)?;
+            self.follow(&change, book, entry)?;
         }
-        state.unsaved += logged.len();
-        state.time = newest.entry.at();
         change.commit()?;
-        state.book.forget(newest.position.height);
-        if state.unsaved >= SNAPSHOT_ENTRIES {
-            self.save(&mut state, newest.position)?;
+        book.forget(newest.position.height);
+        *unsaved += logged.len();
+        {
+            // In memory alone, and only what the file has already.
+            let mut state = self.state.write();
+            for Logged { position, entry } in logged {
+                state.book.record(entry, position.height)?;
+            }
+            state.book.forget(newest.position.height);
+            state.time = newest.entry.at();
         }
-        drop(state);
+        if ahead.unsaved >= SNAPSHOT_ENTRIES {
+            self.save(&mut ahead, newest.position)?;
+        }
         self.note_turns(logged);
         self.applied.send_replace(Some(newest.position));
         Ok(())
@@ -275,16 +289,16 @@ impl Mirror {
 
     /// Makes everything durable, so that the next start has little to do. Blocks on the disk.
     pub(crate) fn close(&self) -> Result<(), MirrorError> {
-        let mut state = self.state.write();
+        let mut ahead = self.ahead.lock();
         match self.last() {
-            Some(last) if state.unsaved > 0 => self.save(&mut state, last),
+            Some(last) if ahead.unsaved > 0 => self.save(&mut ahead, last),
             _ => Ok(()),
         }
     }
 
-    fn save(&self, state: &mut State, at: Position) -> Result<(), MirrorError> {
+    fn save(&self, ahead: &mut Ahead, at: Position) -> Result<(), MirrorError> {
         let change = self.file.change(true)?;
-        change.set_fact(BOOK, &state.book.encode())?;
+        change.set_fact(BOOK, &ahead.book.encode())?;
         let place = [
             at.height.0.to_be_bytes().as_slice(),
             &at.index.to_be_bytes(),
@@ -292,7 +306,7 @@ impl Mirror {
         .concat();
         change.set_fact(BOOK_AT, &place)?;
         change.commit()?;
-        state.unsaved = 0;
+        ahead.unsaved = 0;
         Ok(())
     }
 
@@ -336,6 +350,7 @@ impl Mirror {
                             &text.committed(number, Some(&time)),
                         )?;
                     }
+                    change.note_change(id, entry.at().0)?;
                     continue;
                 }
                 let creator = ledger.creator;
@@ -366,6 +381,7 @@ impl Mirror {
                 ]);
                 let id =
                     change.put_ledger(&grown.name, known.map(|known| known.0), &write(&row))?;
+                change.note_change(id, entry.at().0)?;
                 if let Action::Create { batch, .. } = &propose.action {
                     for (number, text) in (1..).zip(batch.entries()) {
                         self.put(change, book, id, number, &text.committed(number, None))?;
@@ -400,24 +416,23 @@ impl Mirror {
             let key = json::text(signature, "signer").parse().ok()?;
             Some(book.owner(&key)?.card.did())
         });
-        for (uid, row) in signer.map_or(Vec::new(), |by| attached(&entry, by)) {
-            change.add_attachment(&uid, ledger, &row)?;
+        let Some(by) = signer else { return Ok(()) };
+        for (uid, row) in attached(&entry, by) {
+            change.add_attachment(&uid, by, ledger, &row)?;
         }
         Ok(())
     }
 
-    /// What is kept of a document that an entry has attached.
-    pub(crate) fn attachment(&self, uid: &str) -> Result<Option<String>, DiskError> {
+    /// What members said of documents of this name that they attached, one of each member.
+    pub(crate) fn attachments(&self, uid: &str) -> Result<Vec<Attached>, DiskError> {
         let rows = self.file.attachments(uid)?;
-        Ok(rows.into_iter().next().map(|(_, row)| row))
+        Ok(rows.iter().filter_map(|row| Attached::read(row)).collect())
     }
 
-    /// Whether a document is attached to an entry of this member's in a ledger in which another takes
-    /// part.
+    /// Whether this member attached a document to an entry of a ledger in which another takes part.
     pub(crate) fn shares_attachment(&self, uid: &str, with: Did) -> Result<bool, DiskError> {
-        for (ledger, row) in self.file.attachments(uid)? {
-            let mine = Attached::read(&row).is_some_and(|attached| attached.by == self.me);
-            let Some(kept) = self.file.ledger(ledger)?.filter(|_| mine) else {
+        for ledger in self.file.attached_to(uid, self.me)? {
+            let Some(kept) = self.file.ledger(ledger)? else {
                 continue;
             };
             let name = json::text(&json::own(&kept), "name").to_owned();
@@ -428,6 +443,11 @@ impl Mirror {
             }
         }
         Ok(false)
+    }
+
+    /// The lists of ledgers by their names and changes.
+    pub(crate) fn lists(&self) -> &MirrorFile {
+        &self.file
     }
 
     /// How many ledgers there are.
@@ -443,11 +463,6 @@ impl Mirror {
     /// A ledger's local id.
     pub(crate) fn ledger_named(&self, name: &str) -> Result<Option<u64>, DiskError> {
         self.file.ledger_named(name)
-    }
-
-    /// Ledgers with local ids in a range, the newest first.
-    pub(crate) fn ledgers(&self, ids: RangeInclusive<u64>) -> Result<Vec<Row>, DiskError> {
-        self.file.ledgers(ids)
     }
 
     /// How many entries a ledger has.
@@ -469,13 +484,6 @@ impl Mirror {
         let book = self.book();
         let ledger = book.ledger(name)?;
         Some((ledger.frontier.root().to_string(), ledger.frontier.size()))
-    }
-
-    /// What is stored of a ledger, as an object.
-    pub(crate) fn ledger_object(row: &Row) -> Value {
-        let mut stored = own_object(&row.1);
-        stored.insert("id", row.0.into());
-        Value::Object(stored)
     }
 }
 

@@ -42,6 +42,13 @@ impl Page {
         oldest..=newest
     }
 
+    /// The places of the items on it, from 0 for the first of the list, at most.
+    pub(crate) fn places(&self) -> (usize, usize) {
+        let before = (self.number - 1).saturating_mul(PAGE_SIZE);
+        let from = usize::try_from(before).unwrap_or(usize::MAX);
+        (from, PAGE_SIZE as usize)
+    }
+
     /// The list around its items; `base` is the address of the list.
     pub(crate) fn envelope(&self, base: &str, query: &str, results: Vec<Value>) -> Value {
         let link = |number: u64| {
@@ -90,6 +97,8 @@ mod tests {
         assert_eq!(page("").unwrap().numbers(), 114..=213);
         assert_eq!(page("page=2").unwrap().numbers(), 14..=113);
         assert_eq!(page("page=last").unwrap().numbers(), 1..=13);
+        assert_eq!(page("").unwrap().places(), (0, 100));
+        assert_eq!(page("page=3").unwrap().places(), (200, 100));
         assert_eq!(
             write(&page("page=2").unwrap().envelope(base, "page=2", Vec::new())),
             r#"{"count":213,"next":"https://here/ledgers/?page=3","previous":"https://here/ledgers/","results":[]}"#

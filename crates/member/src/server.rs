@@ -1,16 +1,23 @@
 //! A listener of a member's own, for a member that runs by itself.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpListener,
     sync::{Semaphore, watch},
     task::JoinSet,
-    time,
+    time::{self, Instant, Sleep},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
@@ -28,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// How long accepting rests after it failed, which it does when no file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client may take nothing of what it is sent, before its connection is closed.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may take when the listener stops.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -98,7 +107,7 @@ async fn talk(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream)), service)
         .with_upgrades();
     tokio::pin!(serving);
     let ended: hyper::Result<()> = tokio::select! {
@@ -131,6 +140,84 @@ async fn answer(
     }
 }
 
+/// A connection that waits for its reader, but not for ever: what a download holds is free again when its
+/// reader is gone, whether or not it said so.
+struct Patient<S> {
+    stream: S,
+    /// Armed while the other end takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    fn new(stream: S) -> Patient<S> {
+        Patient {
+            stream,
+            stalled: None,
+        }
+    }
+
+    fn wrote<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stalled = None;
+            return result;
+        }
+        let since = || Box::pin(time::sleep_until(Instant::now() + STALL_TIMEOUT));
+        let stalled = self.stalled.get_or_insert_with(since);
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, buffer);
+        self.wrote(result, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.wrote(result, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.wrote(result, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.wrote(result, context)
+    }
+}
+
 /// Reads a certificate chain and its key, both PEM.
 ///
 /// # Errors
@@ -153,4 +240,36 @@ pub fn tls_config(chain: &[u8], key: &[u8]) -> io::Result<Arc<ServerConfig>> {
         .map_err(|error| wrong(&error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_left_and_one_that_reads_a_little_is_not() {
+        const ROOM: usize = 1_000;
+        let (writing, mut reading) = tokio::io::duplex(ROOM);
+        let mut writing = Patient::new(writing);
+        let writer = tokio::spawn(async move {
+            let sent = writing.write_all(&[7; 4 * ROOM]).await;
+            (sent, Instant::now())
+        });
+        let mut little = [0; ROOM / 2];
+        let mut last = Instant::now();
+        for _ in 0..4 {
+            time::sleep(STALL_TIMEOUT - Duration::from_secs(1)).await;
+            reading.read_exact(&mut little).await.unwrap();
+            last = Instant::now();
+        }
+        let (sent, ended) = writer.await.unwrap();
+        assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            ended.duration_since(last).as_secs(),
+            STALL_TIMEOUT.as_secs()
+        );
+    }
 }

@@ -6,5 +6,6 @@
 pub mod assets;
 pub mod consortium;
 pub mod events;
+pub mod multipart;
 pub mod tracker;
 pub mod websocket;

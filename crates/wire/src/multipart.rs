@@ -1,23 +1,24 @@
-//! `multipart/form-data` (RFC 7578), read as it arrives: nothing but one piece and one part's head is
-//! held in memory.
+//! `multipart/form-data` (RFC 7578), read as it arrives: nothing but what was fed and not yet taken is
+//! held in memory, and of a part's head at most [`HEAD_BYTES_MAX`]. However a body is cut into pieces,
+//! the same is read of it.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Bytes of a boundary (RFC 2046, section 5.1.1).
-const BOUNDARY_BYTES_MAX: usize = 70;
+pub const BOUNDARY_BYTES_MAX: usize = 70;
 /// Bytes of the head of one part: names and a type.
-const HEAD_BYTES_MAX: usize = 8 << 10;
+pub const HEAD_BYTES_MAX: usize = 8 << 10;
 /// Bytes between a boundary and the end of its line, which may only be blanks.
 const PADDING_BYTES_MAX: usize = 64;
 
 /// The body is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body is no multipart/form-data: {0}")]
-pub(crate) struct NotMultipart(&'static str);
+pub struct NotMultipart(&'static str);
 
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub enum Piece {
     /// A part begins.
     Part(Head),
     /// Some of its content.
@@ -30,15 +31,18 @@ pub(crate) enum Piece {
 
 /// What a part says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) name: String,
-    pub(crate) filename: Option<String>,
-    pub(crate) content_type: Option<String>,
+pub struct Head {
+    /// The name of the form's field; empty when it has none.
+    pub name: String,
+    /// The name of the file, if it is one.
+    pub filename: Option<String>,
+    /// The type that the client believes it has.
+    pub content_type: Option<String>,
 }
 
 /// A body that is being read.
 #[derive(Debug)]
-pub(crate) struct Multipart {
+pub struct Multipart {
     /// What stands between two parts, the line end before it included.
     delimiter: Vec<u8>,
     input: BytesMut,
@@ -58,7 +62,10 @@ enum State {
 
 impl Multipart {
     /// Begins with the `Content-Type` of the request.
-    pub(crate) fn new(content_type: &str) -> Result<Multipart, NotMultipart> {
+    ///
+    /// # Errors
+    /// When it is another type, or names no boundary of 1 to [`BOUNDARY_BYTES_MAX`] bytes.
+    pub fn new(content_type: &str) -> Result<Multipart, NotMultipart> {
         let (kind, parameters) = content_type.split_once(';').unwrap_or((content_type, ""));
         if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
             return Err(NotMultipart("its Content-Type is another one"));
@@ -75,14 +82,17 @@ impl Multipart {
     }
 
     /// Takes what arrived.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
         if self.state != State::Ended {
             self.input.extend_from_slice(bytes);
         }
     }
 
     /// The next piece; `None` when more has to arrive.
-    pub(crate) fn next(&mut self) -> Result<Option<Piece>, NotMultipart> {
+    ///
+    /// # Errors
+    /// When the body is no form; what was read before stands, and nothing more comes.
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, NotMultipart> {
         loop {
             match self.state {
                 State::Ended => return Ok(Some(Piece::End)),
@@ -103,10 +113,9 @@ impl Multipart {
                         self.input.clear();
                         continue;
                     }
-                    let Some(at) = find(&self.input, b"\r\n") else {
-                        if self.input.len() > PADDING_BYTES_MAX {
-                            return Err(NotMultipart("a boundary's line does not end"));
-                        }
+                    let Some(at) = line_end(&self.input, b"\r\n", PADDING_BYTES_MAX)
+                        .map_err(|_| NotMultipart("a boundary's line does not end"))?
+                    else {
                         return Ok(None);
                     };
                     if self.input[..at].iter().any(|c| !matches!(c, b' ' | b'\t')) {
@@ -117,15 +126,11 @@ impl Multipart {
                     self.state = State::Head;
                 }
                 State::Head => {
-                    let Some(at) = find(&self.input, b"\r\n\r\n") else {
-                        if self.input.len() > HEAD_BYTES_MAX {
-                            return Err(NotMultipart("a part's head is too long"));
-                        }
+                    let Some(at) = line_end(&self.input, b"\r\n\r\n", HEAD_BYTES_MAX)
+                        .map_err(|_| NotMultipart("a part's head is too long"))?
+                    else {
                         return Ok(None);
                     };
-                    if at > HEAD_BYTES_MAX {
-                        return Err(NotMultipart("a part's head is too long"));
-                    }
                     let head = head(&self.input[..at])?;
                     // The content may be empty: its delimiter begins with a line end of its own.
                     self.input.advance(at + 4);
@@ -150,6 +155,20 @@ impl Multipart {
                 }
             }
         }
+    }
+}
+
+/// What stands before an end is longer than it may be.
+struct TooLong;
+
+/// Where `end` stands behind at most `bytes_max` bytes; `None` when it may still come.
+fn line_end(input: &[u8], end: &[u8], bytes_max: usize) -> Result<Option<usize>, TooLong> {
+    // No more is looked at than counts, so that it does not matter how much has arrived.
+    let reach = bytes_max + end.len();
+    match find(&input[..input.len().min(reach)], end) {
+        Some(at) => Ok(Some(at)),
+        None if input.len() >= reach => Err(TooLong),
+        None => Ok(None),
     }
 }
 
@@ -249,7 +268,7 @@ fn extended(text: &str) -> Option<String> {
 }
 
 /// A text with its `%xx` decoded; `None` when they are cut short or make no UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
+pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -278,7 +297,7 @@ mod tests {
         for bytes in body.chunks(piece) {
             multipart.feed(bytes);
             loop {
-                match multipart.next()? {
+                match multipart.next_piece()? {
                     None | Some(Piece::End) => break,
                     Some(Piece::Part(head)) => parts.push((head, Vec::new())),
                     Some(Piece::Data(data)) => parts.last_mut().unwrap().1.extend(data),
@@ -286,7 +305,7 @@ mod tests {
                 }
             }
         }
-        match multipart.next()? {
+        match multipart.next_piece()? {
             Some(Piece::End) => Ok(parts),
             _ => Err(NotMultipart("cut short")),
         }
@@ -333,7 +352,99 @@ mod tests {
         assert!(read(&long, 100).is_err());
     }
 
+    #[test]
+    fn what_stands_before_an_end_has_a_bound_however_it_arrives() {
+        let part = |padding: usize, name: usize| {
+            let (padding, name) = (" ".repeat(padding), "n".repeat(name));
+            let head = format!("Content-Disposition: form-data; name={name}");
+            format!("--XyZ{padding}\r\n{head}\r\n\r\ncontent\r\n--XyZ--\r\n")
+        };
+        // The head's bound counts from the line end before it.
+        let fixed = "\r\nContent-Disposition: form-data; name=".len();
+        for (padding, name, right) in [
+            (PADDING_BYTES_MAX, 1, true),
+            (PADDING_BYTES_MAX + 1, 1, false),
+            (0, HEAD_BYTES_MAX - fixed, true),
+            (0, HEAD_BYTES_MAX - fixed + 1, false),
+        ] {
+            let body = part(padding, name);
+            for piece in [1, 2, 3, 7, 64, 4_096, body.len()] {
+                let read = read(body.as_bytes(), piece);
+                assert_eq!(read.is_ok(), right, "{padding} {name} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_body_is_read_as_it_stands_or_refused() {
+        let disposition = "Content-Disposition: form-data; name=file";
+        let content = |body: &str| read(body.as_bytes(), 5).map(|parts| parts[0].1.clone());
+        // A boundary that only begins like ours, or stands inside a line, is content.
+        for inside in [
+            "\r\n--Xy", "--XyZ", "x--XyZ--", "\n--XyZ", "\r--XyZ", "\r\r\n-",
+        ] {
+            let body = format!("--XyZ\r\n{disposition}\r\n\r\n{inside}\r\n--XyZ--");
+            assert_eq!(content(&body).unwrap(), inside.as_bytes(), "{inside:?}");
+        }
+        // Nothing behind the end counts, not even more parts.
+        let behind = format!("--XyZ\r\n{disposition}\r\n\r\na\r\n--XyZ--\r\n--XyZ\r\nrubbish");
+        assert_eq!(content(&behind).unwrap(), b"a");
+        for (wrong, why) in [
+            ("", "nothing at all"),
+            ("--XyZ", "only half a boundary's line"),
+            ("--XyZ-", "only half an end"),
+            ("--XyZ-\r\n\r\n\r\n--XyZ--", "half an end"),
+            ("--XyZmore\r\n\r\n\r\n--XyZ--", "a longer boundary"),
+            ("--XyZ\r\n\r\ncontent\r\n--XyZ--", "a part without a head"),
+            (
+                "--XyZ\n\nContent-Disposition: x\n\n--XyZ--",
+                "bare line feeds",
+            ),
+            ("--XyZ\r\n: x\r\n\r\n\r\n--XyZ--", "a field without a name"),
+            (
+                "--XyZ\r\nContent-Disposition\r\n\r\n\r\n--XyZ--",
+                "a field without a value",
+            ),
+        ] {
+            assert!(content(wrong).is_err(), "{why}");
+        }
+        // Ten thousand parts are ten thousand parts, and take no more room than one.
+        let part = format!("--XyZ\r\n{disposition}\r\n\r\n\r\n");
+        let many = part.repeat(10_000) + "--XyZ--";
+        assert_eq!(read(many.as_bytes(), 1_000).unwrap().len(), 10_000);
+    }
+
+    #[test]
+    fn names_of_files_are_taken_as_programs_write_them_and_never_by_half() {
+        let name = |parameters: &str| {
+            let body =
+                format!("--XyZ\r\nContent-Disposition: form-data; {parameters}\r\n\r\n\r\n--XyZ--");
+            read(body.as_bytes(), 9).unwrap()[0].0.filename.clone()
+        };
+        for (parameters, expected) in [
+            ("filename=\"a\\\"b\\\\c\"", Some("a\"b\\c")),
+            ("filename=\"C:\\papers\\x.pdf\"", Some("C:\\papers\\x.pdf")),
+            ("filename=\"no end", None),
+            ("filename=", Some("")),
+            ("filename*=UTF-8''%zz; filename=plain", Some("plain")),
+            ("filename*=UTF-8''%ff; filename=plain", Some("plain")),
+            ("filename*=UTF-8''%4; filename=plain", Some("plain")),
+            ("filename*=latin1''%e9; filename=plain", Some("plain")),
+            ("filename*=half; filename=plain", Some("plain")),
+            ("name=\"filename=x\"", None),
+            (";;;=;= ;filename=x", Some("x")),
+        ] {
+            assert_eq!(name(parameters).as_deref(), expected, "{parameters}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn it_does_not_matter_how_a_body_is_cut(bytes in "[\r\n a-z:=;\\-]{0,60}(\r\n--XyZ[- ]{0,3}\r\n(content-disposition: ;name=x)?\r\n\r\n[a-z\r\n-]{0,20}){0,3}(\r\n--XyZ--)?", piece in 1usize..20) {
+            let whole = read(bytes.as_bytes(), bytes.len().max(1));
+            prop_assert_eq!(read(bytes.as_bytes(), piece), whole);
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400), piece in 1usize..50) {
             let _ = read(&bytes, piece);

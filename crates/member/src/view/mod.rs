@@ -1,9 +1,11 @@
 //! What users read: ledgers, their transactions and plan documents, as the protocol shapes them
 //! (sections 1.2 to 1.4).
 
+mod filter;
+
 use daybook_ledger::{
     BlockTime, PublicKey,
-    consortium::{Day, Did, ENTRY_SIGNATURE, METADATA, container},
+    consortium::{Day, Did, ENTRY_SIGNATURE, METADATA, container, time_text},
     json::{Object, Value},
 };
 
@@ -11,12 +13,8 @@ use crate::{
     disk::{DiskError, PlanKind},
     json::{member, object, own_object, text},
     member::Shared,
-    mirror::Mirror,
     page::Page,
 };
-
-/// Entries of one piece of a list that is sent whole.
-pub(crate) const PIECE: u64 = 100;
 
 /// Why a list is not shown.
 #[derive(Debug)]
@@ -25,6 +23,8 @@ pub(crate) enum NotShown {
     NotFound,
     /// There is no such page.
     NoSuchPage,
+    /// What the list was asked for makes no sense: a sentence.
+    Unfit(&'static str),
     /// The store.
     Disk(DiskError),
 }
@@ -37,24 +37,40 @@ impl From<DiskError> for NotShown {
 
 type Shown = Result<Value, NotShown>;
 
-/// All ledgers, the newest first.
+/// The ledgers that are asked for, the newest first.
 pub(crate) fn ledgers(shared: &Shared, base: &str, query: &str) -> Shown {
-    let page = Page::new(query, shared.mirror.ledger_count()?).ok_or(NotShown::NoSuchPage)?;
-    let rows = shared.mirror.ledgers(page.numbers())?;
-    let items = rows.iter().map(Mirror::ledger_object).collect();
+    let (page, ids) = filter::ledgers(shared, query)?;
+    let mut items = Vec::new();
+    for id in ids {
+        items.extend(ledger_item(shared, id)?.map(Value::Object));
+    }
     Ok(page.envelope(base, query, items))
 }
 
-/// All ledgers with what people want to know of each (section 7).
+/// A ledger as it is listed, and the last change of it.
+fn ledger_item(shared: &Shared, id: u64) -> Result<Option<Object>, DiskError> {
+    let Some(row) = shared.mirror.ledger(id)? else {
+        return Ok(None);
+    };
+    let (changed, at) = shared.mirror.lists().last_change(id)?;
+    let mut item = own_object(&row);
+    item.insert("id", id.into());
+    item.insert("changed", changed.into());
+    item.insert("changed_timestamp_utc", time_text(BlockTime(at)).into());
+    Ok(Some(item))
+}
+
+/// The ledgers that are asked for, with what people want to know of each (section 7).
 pub(crate) fn ledgers_with_meta(shared: &Shared, base: &str, query: &str) -> Shown {
-    let page = Page::new(query, shared.mirror.ledger_count()?).ok_or(NotShown::NoSuchPage)?;
+    let (page, ids) = filter::ledgers(shared, query)?;
     let mut items = Vec::new();
-    for row in shared.mirror.ledgers(page.numbers())? {
-        let mut item = own_object(&row.1);
-        item.insert("id", row.0.into());
-        let size = shared.mirror.size(row.0)?;
-        let first = shared.mirror.transactions(row.0, 1..=1)?;
-        let last = shared.mirror.transactions(row.0, size..=size)?;
+    for id in ids {
+        let Some(mut item) = ledger_item(shared, id)? else {
+            continue;
+        };
+        let size = shared.mirror.size(id)?;
+        let first = shared.mirror.transactions(id, 1..=1)?;
+        let last = shared.mirror.transactions(id, size..=size)?;
         let ends = first.first().zip(last.first());
         if let Some((first, last)) = ends {
             let (first, last) = (own_object(&first.1), own_object(&last.1));
@@ -84,9 +100,7 @@ pub(crate) fn ledgers_with_meta(shared: &Shared, base: &str, query: &str) -> Sho
 /// One ledger.
 pub(crate) fn ledger(shared: &Shared, id: &str) -> Shown {
     let id = number(id)?;
-    let row = shared.mirror.ledger(id)?.ok_or(NotShown::NotFound)?;
-    let mut shown = own_object(&row);
-    shown.insert("id", id.into());
+    let mut shown = ledger_item(shared, id)?.ok_or(NotShown::NotFound)?;
     // What anybody needs to compare two members' copies.
     if let Some((root, size)) = shared
         .mirror
@@ -98,11 +112,15 @@ pub(crate) fn ledger(shared: &Shared, id: &str) -> Shown {
     Ok(Value::Object(shown))
 }
 
-/// The entries of a ledger, the newest first.
+/// The entries of a ledger that are asked for, the newest first.
 pub(crate) fn transactions(shared: &Shared, id: &str, base: &str, query: &str) -> Shown {
     let id = known(shared, id)?;
-    let page = Page::new(query, shared.mirror.size(id)?).ok_or(NotShown::NoSuchPage)?;
-    let rows = shared.mirror.transactions(id, page.numbers())?;
+    let since = filter::sequence_number(query)?;
+    let count = shared.mirror.size(id)?.saturating_sub(since);
+    let page = Page::new(query, count).ok_or(NotShown::NoSuchPage)?;
+    let (oldest, newest) = page.numbers().into_inner();
+    let numbers = oldest.saturating_add(since)..=newest.saturating_add(since);
+    let rows = shared.mirror.transactions(id, numbers)?;
     let items = rows.iter().map(|row| transaction_object(shared, &row.1));
     Ok(page.envelope(base, query, items.collect()))
 }
