@@ -126,6 +126,17 @@ impl Naive {
         Naive::slots(propose).iter().map(earlier).max().unwrap()
     }
 
+    /// Proposals of the same member in the fullest of the queues that a new one joins.
+    fn own_behind(&self, propose: &Propose) -> usize {
+        let own = |slot: &String| {
+            self.pending()
+                .filter(|other| other.propose.member == propose.member)
+                .filter(|other| Naive::slots(&other.propose).contains(slot))
+                .count()
+        };
+        Naive::slots(propose).iter().map(own).max().unwrap()
+    }
+
     fn admissible(&self, card: &Card) -> Result<(), Code> {
         if self.members.contains_key(&card.did()) {
             return Err(Code::MemberExists);
@@ -296,7 +307,9 @@ impl Naive {
                     }
                 }
                 self.seats(propose)?;
-                if self.behind(propose, self.proposals.len()) >= QUEUE_MAX {
+                if self.behind(propose, self.proposals.len()) >= QUEUE_MAX
+                    || self.own_behind(propose) >= QUEUE_MAX / QUEUE_SHARES
+                {
                     return Err(Code::QueueFull);
                 }
                 return Ok(None);

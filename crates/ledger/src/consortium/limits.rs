@@ -40,6 +40,10 @@ pub const SEQUENCE_BYTES_PER_PROPOSAL_MAX: usize = LEDGERS_PER_PROPOSAL_MAX * EN
 /// Proposals for one ledger, the open one and those that wait behind it.
 pub const QUEUE_MAX: usize = 64;
 
+/// The share of [`QUEUE_MAX`] that one proposer may take in one queue is one part in so many: in the
+/// network's own, whoever filled it would keep his own removal out.
+pub const QUEUE_SHARES: usize = 8;
+
 /// Proposals, open and waiting, of all members together. They are in memory.
 pub const PENDING_MAX: usize = 65_536;
 

@@ -172,12 +172,44 @@ fn what_waits_past_its_deadline_is_never_opened() {
 
 #[test]
 fn a_queue_has_an_end() {
+    let mut network = Network::unfounded();
+    let members: Vec<u8> = (1..=QUEUE_SHARES as u8 + 1).collect();
+    let body = Body::Found {
+        members: members.iter().copied().map(card).collect(),
+        settings: Settings {
+            documents: Documents::Any,
+            ..Settings::default()
+        },
+    };
+    network.ask(&body, &validator()).unwrap();
+    network.with_ledger("A", &members, UNANIMOUS);
+    for seed in &members[1..] {
+        for _ in 0..QUEUE_MAX / QUEUE_SHARES {
+            let action = network.append(*seed, &["A"], &["{}"]);
+            network.propose(*seed, action).unwrap();
+        }
+    }
+    let action = network.append(1, &["A"], &["{}"]);
+    assert_eq!(network.propose(1, action), Err(Code::QueueFull));
+}
+
+#[test]
+fn one_member_cannot_fill_a_queue_and_keep_the_others_out() {
     let mut network = Network::new();
-    network.with_ledger("A", &[1, 2], UNANIMOUS);
-    for _ in 0..QUEUE_MAX {
+    network.with_ledger("A", &[1, 2, 3], Policy::AtLeast(2));
+    network.with_ledger("B", &[1, 2], UNANIMOUS);
+    for _ in 0..QUEUE_MAX / QUEUE_SHARES {
         let action = network.append(1, &["A"], &["{}"]);
         network.propose(1, action).unwrap();
     }
     let action = network.append(1, &["A"], &["{}"]);
     assert_eq!(network.propose(1, action), Err(Code::QueueFull));
+    let action = network.append(1, &["A", "B"], &["{}"]);
+    assert_eq!(network.propose(1, action), Err(Code::QueueFull));
+    for seed in [2, 3] {
+        let action = network.append(seed, &["A"], &["{}"]);
+        network.propose(seed, action).unwrap();
+    }
+    let action = network.append(1, &["B"], &["{}"]);
+    network.propose(1, action).unwrap();
 }

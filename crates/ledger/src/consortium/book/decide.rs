@@ -215,17 +215,27 @@ impl Book {
         }
         plan.possible(propose)?;
         for name in slots_of(&propose.action) {
-            if plan
-                .slot(name)
-                .is_some_and(|slot| slot.queue.len() >= QUEUE_MAX)
-            {
-                return Err(Refusal::new(
+            let Some(slot) = plan.slot(name) else {
+                continue;
+            };
+            let full = |whose: &str| {
+                Refusal::new(
                     Code::QueueFull,
                     format!(
-                        "{QUEUE_MAX} proposals wait for ledger \"{}\": try again later",
+                        "too many proposals {whose}wait for ledger \"{}\": try again later",
                         shortened(name)
                     ),
-                ));
+                )
+            };
+            if slot.queue.len() >= QUEUE_MAX {
+                return Err(full(""));
+            }
+            let own = slot.queue.iter().filter(|id| {
+                let pending = self.proposals.get(*id);
+                pending.is_some_and(|pending| pending.propose().member == propose.member)
+            });
+            if own.count() >= QUEUE_MAX / QUEUE_SHARES {
+                return Err(full("of this member "));
             }
         }
         self.check_room(propose.member, command.text.len())
