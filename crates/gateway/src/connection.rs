@@ -19,11 +19,14 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_rustls::server::TlsStream;
 
-use crate::{Settings, meters::Present, server::Endpoint};
+use crate::{
+    Settings,
+    meters::Present,
+    server::{Endpoint, Place},
+};
 
 /// How often a connection's notes are looked at: timeouts are exact to this.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +40,7 @@ pub(crate) struct Connection {
     notes: Notes,
     /// Why it is to be closed, if somebody said so.
     cut: OnceLock<&'static str>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     _counted: Present,
 }
 
@@ -61,7 +64,7 @@ impl Connection {
     pub(crate) fn new(
         peer: IpAddr,
         endpoint: Arc<Endpoint>,
-        place: OwnedSemaphorePermit,
+        place: Place,
         counted: Present,
     ) -> Arc<Connection> {
         let notes = Notes {

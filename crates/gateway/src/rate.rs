@@ -1,8 +1,9 @@
-//! A bound on the requests of one address: token buckets.
+//! Bounds on what one network may ask for, by token buckets, and have at a time, by shares.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -90,6 +91,67 @@ impl Bucket {
     }
 }
 
+/// What each network has of something that there is only so much of. Who shares it out keeps one for each
+/// such thing.
+#[derive(Debug)]
+pub(crate) struct Shares {
+    /// For one network.
+    max: usize,
+    /// This machine's own addresses are no network: whoever is behind a proxy comes from there.
+    exempts_loopback: bool,
+    /// By network, of those that have any: no more than there are shares.
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A part of a network's share; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    /// `None` for whom nothing is counted.
+    network: Option<IpAddr>,
+    count: usize,
+}
+
+impl Shares {
+    pub(crate) fn new(max: usize, exempts_loopback: bool) -> Arc<Shares> {
+        Arc::new(Shares {
+            max,
+            exempts_loopback,
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Takes `count` for a peer's network; `None` when it has so much already that they do not fit.
+    pub(crate) fn take(self: &Arc<Shares>, peer: IpAddr, count: usize) -> Option<Share> {
+        let share = |network| Share {
+            shares: self.clone(),
+            network,
+            count,
+        };
+        if self.exempts_loopback && peer.to_canonical().is_loopback() {
+            return Some(share(None));
+        }
+        let key = network(peer);
+        let mut all = self.taken.lock();
+        let taken = all.get(&key).copied().unwrap_or_default();
+        let taken = taken.checked_add(count).filter(|sum| *sum <= self.max)?;
+        all.insert(key, taken);
+        Some(share(Some(key)))
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(network) = self.network else { return };
+        let mut all = self.shares.taken.lock();
+        let left = all.get(&network).copied().unwrap_or_default();
+        match left.saturating_sub(self.count) {
+            0 => drop(all.remove(&network)),
+            left => drop(all.insert(network, left)),
+        }
+    }
+}
+
 /// One customer's addresses: a v6 customer has at least a /64.
 pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -142,6 +204,32 @@ mod tests {
         assert_eq!(rates.take(address, 25, start), Ok(()));
         let wait = rates.take(address, 1, start).expect_err("in debt");
         assert!(wait > Duration::from_secs(2), "{wait:?}");
+    }
+
+    #[test]
+    fn one_network_has_its_share_and_no_more_and_gets_it_again() {
+        let shares = Shares::new(3, true);
+        let take = |text: &str, count| shares.take(text.parse().expect("an address"), count);
+        let two = take("10.0.0.1", 2);
+        let one = take("10.0.0.1", 1);
+        assert!(two.is_some() && one.is_some());
+        assert!(take("10.0.0.1", 1).is_none());
+        assert!(take("::ffff:10.0.0.1", 1).is_none(), "the same address");
+        assert!(take("10.0.0.2", 3).is_some(), "another one has its own");
+        assert!(take("10.0.0.2", 4).is_none());
+        drop(two);
+        assert!(take("10.0.0.1", 3).is_none());
+        assert!(take("10.0.0.1", 2).is_some());
+        drop(one);
+        assert!(take("10.0.0.1", usize::MAX).is_none());
+        assert!(shares.taken.lock().is_empty(), "nothing is remembered");
+    }
+
+    #[test]
+    fn this_machines_own_addresses_may_be_no_network() {
+        let peer: IpAddr = "::1".parse().expect("an address");
+        assert!(Shares::new(1, true).take(peer, 9).is_some());
+        assert!(Shares::new(1, false).take(peer, 9).is_none());
     }
 
     #[test]

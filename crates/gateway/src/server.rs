@@ -29,7 +29,7 @@ use crate::{
     http::answer,
     machines::Machines,
     meters::Meters,
-    rate::Rates,
+    rate::{Rates, Share, Shares},
     streams::Streams,
     tracker::Tracker,
 };
@@ -81,6 +81,40 @@ pub struct Listener {
     pub dialect: Dialect,
     /// TLS, from [`crate::tls_config`]; `None` speaks in the clear.
     pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// Room for connections, of all listeners together.
+struct Places {
+    all: Arc<Semaphore>,
+    of_networks: Option<Arc<Shares>>,
+}
+
+/// Room for one connection.
+pub(crate) struct Place {
+    _of_all: OwnedSemaphorePermit,
+    _of_network: Option<Share>,
+}
+
+impl Places {
+    fn new(settings: &Settings) -> Places {
+        let of_networks = settings.connections_per_network_max;
+        Places {
+            all: Arc::new(Semaphore::new(settings.connections_max)),
+            of_networks: of_networks.map(|max| Shares::new(max, true)),
+        }
+    }
+
+    /// Room for one more; `None` when there is none, or the peer's network has its share.
+    fn take(&self, peer: IpAddr) -> Option<Place> {
+        let of_network = match &self.of_networks {
+            None => None,
+            Some(shares) => Some(shares.take(peer, 1)?),
+        };
+        Some(Place {
+            _of_all: self.all.clone().try_acquire_owned().ok()?,
+            _of_network: of_network,
+        })
+    }
 }
 
 /// What all connections of one listener share.
@@ -186,7 +220,10 @@ pub async fn serve(
         .collect();
     let gateway = Arc::new(Gateway {
         assets,
-        tracker: settings.tracker.as_ref().map(Tracker::new),
+        tracker: settings
+            .tracker
+            .as_ref()
+            .map(|tracker| Tracker::new(tracker, &node)),
         meters: Arc::new(Meters::new()),
         rates: settings.rate.map(Rates::new),
         streams: Streams::start()?,
@@ -204,7 +241,7 @@ pub async fn serve(
         tracker.start(&gateway);
     }
     let shutdown_timeout = gateway.settings.shutdown_timeout;
-    let places = Arc::new(Semaphore::new(gateway.settings.connections_max));
+    let places = Arc::new(Places::new(&gateway.settings));
     for listener in listeners {
         let address = listener.socket.local_addr()?;
         let endpoint = Arc::new(Endpoint {
@@ -262,7 +299,7 @@ async fn accept(
     socket: TcpListener,
     endpoint: Arc<Endpoint>,
     gateway: Arc<Gateway>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 ) {
     let mut phase = gateway.phase.clone();
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
@@ -279,7 +316,7 @@ async fn accept(
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Some(place) = places.take(peer.ip()) else {
             gateway.meters.refused_connections.increment(1);
             if endpoint.tls.is_none()
                 && let Ok(turn) = refusals.clone().try_acquire_owned()

@@ -33,6 +33,9 @@ pub struct Settings {
     /// Connections at once, on all listeners together; each may hold a few tens of kilobytes. Further
     /// ones are answered 503 and closed.
     pub connections_max: usize,
+    /// Of these, those of one network, an address or an IPv6 /64; `None` for any number. This machine's own
+    /// addresses are none.
+    pub connections_per_network_max: Option<usize>,
     /// Bytes in memory, of all connections together, of request bodies that are being read, of long answers
     /// and of stream frames made for one subscriber alone. Beyond it bodies are answered 503, and
     /// subscribers that read from the store wait.
@@ -91,6 +94,7 @@ impl Default for Settings {
             allowed_origins: Origins::Any,
             transaction_bytes_max: 1 << 20,
             connections_max: 8_192,
+            connections_per_network_max: Some(1_024),
             buffer_bytes_max: 256 << 20,
             rate: None,
             lists_per_address_max: 16,

@@ -84,6 +84,7 @@ pub(crate) struct TlsFiles {
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections: usize,
+    pub(crate) connections_per_network: Option<usize>,
     pub(crate) requests: Option<Requests>,
     pub(crate) idle: Duration,
     pub(crate) buffer_bytes: usize,
@@ -184,6 +185,11 @@ impl Config {
             tls,
             limits: Limits {
                 connections: within("limits.connections", 1, 1 << 20)?,
+                connections_per_network: match within("limits.connections_per_network", 0, 1 << 20)?
+                {
+                    0 => None,
+                    count => Some(count),
+                },
                 requests: match within("limits.requests_per_second", 0, 1 << 30)? {
                     0 => None,
                     rate => {

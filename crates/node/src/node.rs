@@ -439,6 +439,7 @@ fn gateway_settings(
         },
         transaction_bytes_max: config.rules.limits.transaction_bytes_max,
         connections_max: affordable_connections(config.limits.connections),
+        connections_per_network_max: config.limits.connections_per_network,
         buffer_bytes_max: config.limits.buffer_bytes,
         rate: config.limits.requests.map(|rate| Rate {
             per_second: rate.per_second,

@@ -240,6 +240,12 @@ pub(crate) static TABLE: &[Setting] = &[
         "Open connections of all listeners together; further ones are answered 503."
     ),
     setting!(
+        "limits.connections_per_network",
+        Kind::Count,
+        "1024",
+        "Of these, those of one address of the internet, or of one IPv6 /64; 0 for any number, as behind a proxy on another machine. This machine's own are not counted."
+    ),
+    setting!(
         "limits.requests_per_second",
         Kind::Count,
         "0",
@@ -490,6 +496,12 @@ pub(crate) static TABLE: &[Setting] = &[
         Kind::Count,
         "16",
         "Spend addresses that one address of the internet, or one IPv6 /64, may have open. This machine's own are not counted."
+    ),
+    setting!(
+        "tracker.grants_per_network_per_day",
+        Kind::Count,
+        "8",
+        "Grants that one such network may get in a day and not give back; 0 for any number. Whoever opens a spend address can keep what is on it."
     ),
     setting!(
         "tracker.opens_per_minute",

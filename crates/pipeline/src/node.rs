@@ -15,7 +15,7 @@ use daybook_ledger::{
     TransactionId,
     block::Parent,
     consortium,
-    tracker::{Book, Request, Settings},
+    tracker::{Book, Request, Settings, command},
 };
 use daybook_order::Solo;
 use daybook_store::{Store, StoreError, Writer};
@@ -257,7 +257,13 @@ impl Node {
         if !self.shared.runs_tracker {
             return Err(caller);
         }
-        let Ok(permit) = self.shared.pool.try_enter(bytes) else {
+        let pool = &self.shared.pool;
+        let entered = match request.command {
+            // A receipt is worth nothing after its channel's lock, however busy the node is then.
+            command::CLOSE_TRANSFER | command::PARK => pool.try_enter_urgent(bytes),
+            _ => pool.try_enter(bytes),
+        };
+        let Ok(permit) = entered else {
             return Err(caller);
         };
         let ticket = TrackerTicket {
@@ -360,6 +366,11 @@ impl Node {
     /// True while the node takes writes.
     pub fn is_ready(&self) -> bool {
         !self.shared.pool.is_closed()
+    }
+
+    /// Transactions and bytes of them that may be under way at once.
+    pub fn capacity(&self) -> (usize, usize) {
+        self.shared.pool.capacity()
     }
 
     /// Transactions and bytes of them that are under way.

@@ -2,7 +2,8 @@
 //!
 //! Whoever sends many waits in turn: a large transaction that needs much room is not passed by small
 //! ones that need little. Whoever sends one is told at once whether there is room, and has a reserve to
-//! itself, because bulk senders take all the rest as soon as it is free.
+//! itself, because bulk senders take all the rest as soon as it is free. What must not be late, because it
+//! is worth nothing afterwards, has room beside all that.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,11 +13,15 @@ use tokio::sync::oneshot;
 /// The part of the room that those who wait leave to those who do not: one in so many.
 const RESERVE: usize = 8;
 
+/// The room that only what is urgent may take, beside all the rest: one in so many of it.
+const URGENT: usize = 8;
+
 /// The room. One per node.
 pub(crate) struct Pool {
     load: Mutex<Load>,
     all: Room,
     reserve: Room,
+    urgent: Room,
 }
 
 /// So many transactions and bytes of them.
@@ -31,6 +36,8 @@ struct Load {
     taken: Room,
     /// The part of it that was taken past those who waited.
     passed: Room,
+    /// What is taken of the room for what is urgent, which is not among the rest.
+    urgent: Room,
     /// In the order in which they came.
     waiting: VecDeque<Waiter>,
     closed: bool,
@@ -45,7 +52,18 @@ struct Waiter {
 pub(crate) struct Permit {
     pool: Arc<Pool>,
     bytes: usize,
-    passed: bool,
+    way: Way,
+}
+
+/// Which room a permit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In turn, or while nobody waited.
+    InTurn,
+    /// Past those who waited.
+    Passed,
+    /// The room for what is urgent.
+    Urgent,
 }
 
 /// Why there is no permit.
@@ -87,6 +105,7 @@ impl Pool {
         let load = Load {
             taken: Room::default(),
             passed: Room::default(),
+            urgent: Room::default(),
             waiting: VecDeque::new(),
             closed: false,
         };
@@ -100,13 +119,41 @@ impl Pool {
                 transactions: transactions_max / RESERVE,
                 bytes: bytes_max / RESERVE,
             },
+            urgent: Room {
+                transactions: transactions_max / URGENT,
+                bytes: bytes_max / URGENT,
+            },
         }
+    }
+
+    /// What may be under way at once, but for what is urgent.
+    pub(crate) fn capacity(&self) -> (usize, usize) {
+        (self.all.transactions, self.all.bytes)
     }
 
     /// Takes room for one transaction of `bytes`, if there is some now. While others wait, that is room
     /// of the reserve.
     pub(crate) fn try_enter(self: &Arc<Pool>, bytes: usize) -> Result<Permit, NoRoom> {
+        self.try_enter_into(&mut self.load.lock(), bytes)
+    }
+
+    /// The same, and where there is none, room for one of what is urgent.
+    pub(crate) fn try_enter_urgent(self: &Arc<Pool>, bytes: usize) -> Result<Permit, NoRoom> {
         let mut load = self.load.lock();
+        match self.try_enter_into(&mut load, bytes) {
+            Err(NoRoom::Full) if self.urgent.holds(load.urgent, bytes) => {
+                load.urgent.add(bytes);
+                Ok(Permit {
+                    pool: self.clone(),
+                    bytes,
+                    way: Way::Urgent,
+                })
+            }
+            entered => entered,
+        }
+    }
+
+    fn try_enter_into(self: &Arc<Pool>, load: &mut Load, bytes: usize) -> Result<Permit, NoRoom> {
         if load.closed {
             return Err(NoRoom::Closed);
         }
@@ -116,7 +163,8 @@ impl Pool {
         if !self.all.holds(load.taken, bytes) || passes && !may_pass {
             return Err(NoRoom::Full);
         }
-        Ok(self.admit(&mut load, bytes, passes))
+        let way = if passes { Way::Passed } else { Way::InTurn };
+        Ok(self.admit(load, bytes, way))
     }
 
     /// Takes room for one transaction of `bytes` in turn, if nobody waits and there is some.
@@ -128,7 +176,7 @@ impl Pool {
         if !load.waiting.is_empty() || !self.has_room_in_turn(&load, bytes) {
             return Err(NoRoom::Full);
         }
-        Ok(self.admit(&mut load, bytes, false))
+        Ok(self.admit(&mut load, bytes, Way::InTurn))
     }
 
     /// Takes room for one transaction of `bytes`, waiting for it behind those who came before. `None`
@@ -140,7 +188,7 @@ impl Pool {
                 return None;
             }
             if load.waiting.is_empty() && self.has_room_in_turn(&load, bytes) {
-                return Some(self.admit(&mut load, bytes, false));
+                return Some(self.admit(&mut load, bytes, Way::InTurn));
             }
             let (granted, permit) = oneshot::channel();
             load.waiting.push_back(Waiter { bytes, granted });
@@ -154,15 +202,15 @@ impl Pool {
         room.holds(load.taken.without(load.passed), bytes)
     }
 
-    fn admit(self: &Arc<Pool>, load: &mut Load, bytes: usize, passed: bool) -> Permit {
+    fn admit(self: &Arc<Pool>, load: &mut Load, bytes: usize, way: Way) -> Permit {
         load.taken.add(bytes);
-        if passed {
+        if way == Way::Passed {
             load.passed.add(bytes);
         }
         Permit {
             pool: self.clone(),
             bytes,
-            passed,
+            way,
         }
     }
 
@@ -176,7 +224,7 @@ impl Pool {
             }
             let waiter = load.waiting.pop_front().expect("there is a first");
             if !waiter.granted.is_closed() {
-                let permit = self.admit(&mut load, waiter.bytes, false);
+                let permit = self.admit(&mut load, waiter.bytes, Way::InTurn);
                 granted.push((waiter.granted, permit));
             }
         }
@@ -202,7 +250,11 @@ impl Pool {
     /// Transactions and bytes under way.
     pub(crate) fn load(&self) -> (usize, usize) {
         let load = self.load.lock();
-        (load.taken.transactions, load.taken.bytes)
+        let (all, urgent) = (load.taken, load.urgent);
+        (
+            all.transactions + urgent.transactions,
+            all.bytes + urgent.bytes,
+        )
     }
 }
 
@@ -225,8 +277,13 @@ impl Drop for Turn<'_> {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut load = self.pool.load.lock();
+        if self.way == Way::Urgent {
+            load.urgent.give_back(self.bytes);
+            // Nobody waits for this room.
+            return;
+        }
         load.taken.give_back(self.bytes);
-        if self.passed {
+        if self.way == Way::Passed {
             load.passed.give_back(self.bytes);
         }
         let awaited = !load.waiting.is_empty();
@@ -255,6 +312,31 @@ mod tests {
         assert!(pool.try_enter(500).is_ok(), "alone, even a giant enters");
         pool.close();
         assert!(matches!(pool.try_enter(1), Err(NoRoom::Closed)));
+    }
+
+    #[test]
+    fn what_is_urgent_has_room_when_all_the_rest_is_taken() {
+        let pool = Arc::new(Pool::new(16, 1_600));
+        let mut held: Vec<_> = (0..16).map(|_| pool.try_enter(100).ok()).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(matches!(pool.try_enter(1), Err(NoRoom::Full)));
+        held.extend((0..2).map(|_| pool.try_enter_urgent(100).ok()));
+        assert!(held.iter().all(Option::is_some), "an eighth beside it");
+        assert!(matches!(pool.try_enter_urgent(1), Err(NoRoom::Full)));
+        assert_eq!(pool.load(), (18, 1_800));
+        held.swap_remove(0);
+        assert!(
+            matches!(pool.try_enter_urgent(100), Ok(permit) if permit.way == Way::InTurn),
+            "it is the last resort"
+        );
+        assert!(
+            pool.try_enter(100).is_ok(),
+            "what is urgent takes no other room"
+        );
+        drop(held);
+        assert_eq!(pool.load(), (0, 0));
+        pool.close();
+        assert!(matches!(pool.try_enter_urgent(1), Err(NoRoom::Closed)));
     }
 
     #[tokio::test]

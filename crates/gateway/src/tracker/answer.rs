@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Instant};
 use daybook_ledger::{
     BlockTime, Position,
     tracker::{
-        Ask, Code, Entry, Fresh, Handshake, Key, Payload, Proven, Query, Refusal, Request, command,
-        reply,
+        Ask, Code, Entry, Fresh, Handshake, Key, KeyHash, Payload, Proven, Query, Refusal, Request,
+        command, reply,
     },
 };
 use daybook_pipeline::{TrackerAnswer, TrackerCaller, Wake};
@@ -21,6 +21,7 @@ use super::{
     reads::ask,
     session::{Received, Session},
 };
+use crate::rate::{Share, network};
 
 /// Waits for what became of one request, and answers it exactly once.
 pub(super) struct Caller {
@@ -36,6 +37,8 @@ pub(super) struct Caller {
     request: Option<Request>,
     /// Room for a spend address.
     place: Option<Place>,
+    /// Its part of what its network may have under way.
+    share: Option<[Share; 2]>,
     /// Nanoseconds since 1970 when the signatures were known to be sound.
     proven: u64,
     /// Its reply waits until the session is woken for several.
@@ -62,6 +65,7 @@ impl Caller {
             is_repeatable: false,
             request: None,
             place: None,
+            share: None,
             proven: 0,
             is_gathered: false,
             is_answered: false,
@@ -102,6 +106,61 @@ impl Caller {
         caller
     }
 
+    /// Whether the peer's network may have one more request under way.
+    pub(super) fn begin(&mut self) -> bool {
+        let peer = self.session.connection.peer;
+        let under_way = &self.session.tracker.under_way;
+        self.share = under_way.begin(peer, self.command, self.bytes);
+        self.share.is_some()
+    }
+
+    /// Hands the request to the node.
+    pub(super) fn ask(self, request: Request) {
+        let session = self.session.clone();
+        let node = &session.gateway.node;
+        let bytes = self.bytes;
+        if let Err(caller) = node.ask_tracker(request, bytes, Box::new(self)) {
+            // A refusal is sent at once.
+            let _ = caller.answer(TrackerAnswer::Refused(if node.is_ready() {
+                Refusal::new(Code::RateLimited, "the node is busy: try again")
+            } else {
+                Refusal::internal("the node is stopping")
+            }));
+        }
+    }
+
+    /// Hands the request to the node if it repeats one that was done, and refuses it otherwise: a network that
+    /// has all it may have still gets the reply that was lost (section 17.5).
+    pub(super) fn ask_if_done(self, mut request: Request, why: &'static str) {
+        let Some((signer, correlation)) = repeatable(&request) else {
+            return self.refuse(Code::RateLimited, why);
+        };
+        // Only what is idempotent has no second effect, whatever the envelope says.
+        request.idempotent = true;
+        let session = self.session.clone();
+        session.tracker.runtime.clone().spawn(async move {
+            let Ok(_turn) = session.tracker.lookups.acquire().await else {
+                return;
+            };
+            // A panic there drops the caller, which answers that the outcome is unknown.
+            let _ = tokio::task::spawn_blocking(move || {
+                let session = self.session.clone();
+                let now = session.now();
+                let done = ask(session.store(), |book, history| {
+                    book.has_done(&signer, &correlation, now, history)
+                });
+                match done {
+                    Ok(true) => self.ask(request),
+                    Ok(false) => self.refuse(Code::RateLimited, why),
+                    Err(_) => {
+                        self.refuse(Code::RateLimited, "the log could not be read: try again")
+                    }
+                }
+            })
+            .await;
+        });
+    }
+
     /// Whether the peer's network may open another address now; what to tell it if not.
     pub(super) fn admit(&mut self, now: Instant) -> Result<(), &'static str> {
         let (session, tracker) = (&self.session, &self.session.tracker);
@@ -120,8 +179,9 @@ impl Caller {
             let now = session.now();
             let store = session.store();
             let is_open = |address: &str| tracker.is_open(store, address, now);
-            let place = tracker.spends.place(peer, now, is_open);
-            self.place = Some(place.ok_or("too many spend addresses of this network are open")?);
+            let grant = store.tracker(|book| book.settings().map(|settings| settings.spend_grant));
+            let grant = grant.unwrap_or_default();
+            self.place = Some(tracker.spends.place(peer, now, grant, is_open)?);
         }
         Ok(())
     }
@@ -188,7 +248,9 @@ impl Caller {
                     let tracker = &session.tracker;
                     let public = tracker.public_log;
                     let frozen = listing::freeze(store, &wanted, owner, public, is_abandoned)?;
-                    let kept = tracker.cursors.keep(owner, frozen.clone(), session.now())?;
+                    let network = network(session.connection.peer);
+                    let now = session.now();
+                    let kept = tracker.cursors.keep(owner, network, frozen.clone(), now)?;
                     let signing = caller.items()?;
                     let page = wanted.page.max(1);
                     let cursor = Some(&*kept);
@@ -296,12 +358,12 @@ impl Caller {
                 .iter()
                 .find_map(|record| match &record.fact {
                     daybook_ledger::tracker::Fact::OpenAddress(opening) => {
-                        Some((record.to.clone(), opening.timelock))
+                        Some((record.to.clone(), opening.timelock, opening.amount))
                     }
                     _ => None,
                 });
-            if let Some((address, lock)) = opened {
-                place.take(address, lock);
+            if let Some((address, lock, tokens)) = opened {
+                place.take(address, lock, tokens);
             }
         }
         let message = match &self.request {
@@ -376,6 +438,19 @@ impl Caller {
     pub(super) fn signer(&self) -> Signer {
         self.signer
     }
+}
+
+/// Who signed a request that may be repeated, as far as it says so, and its token.
+fn repeatable(request: &Request) -> Option<(KeyHash, String)> {
+    let Payload::Single { message, pk, .. } = &request.payload else {
+        return None;
+    };
+    // Messages of version 2 are idempotent by themselves; of version 1 they are the bare key.
+    if !request.idempotent && !message.trim_start().starts_with('{') {
+        return None;
+    }
+    let key = Key::read(pk).ok()?;
+    Some((key.hash(), request.correlation.clone()))
 }
 
 impl TrackerCaller for Caller {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -100,23 +101,35 @@ struct Inner {
     /// By the time of last use.
     by_use: BTreeSet<(BlockTime, String)>,
     by_owner: HashMap<KeyHash, BTreeSet<String>>,
+    by_network: HashMap<IpAddr, OfNetwork>,
+    rows_bytes: usize,
+}
+
+/// The cursors of one network.
+#[derive(Default)]
+struct OfNetwork {
+    /// By the time of last use.
+    by_use: BTreeSet<(BlockTime, String)>,
     rows_bytes: usize,
 }
 
 struct Cursor {
     owner: KeyHash,
+    network: IpAddr,
     used: BlockTime,
     frozen: Frozen,
 }
 
 impl Cursors {
-    /// Keeps a list under a new name.
+    /// Keeps a list under a new name. When there is no room, the network that has most gives the cursor that
+    /// it did not use for longest: keys cost nothing, so whoever makes many must not shut others out.
     ///
     /// # Errors
-    /// `rate_limited` when there is no room.
+    /// `rate_limited` for a list that is longer than all that may be kept.
     pub(super) fn keep(
         &self,
         owner: KeyHash,
+        network: IpAddr,
         frozen: Frozen,
         now: BlockTime,
     ) -> Result<String, Refusal> {
@@ -126,11 +139,14 @@ impl Cursors {
             inner.remove(&oldest);
         }
         let bytes = frozen.rows.bytes();
-        if inner.cursors.len() >= CURSORS_MAX || inner.rows_bytes + bytes > ROWS_BYTES_MAX {
-            return Err(Refusal::new(
-                Code::RateLimited,
-                "too many cursors: try again later",
-            ));
+        while let Some(size) = inner.lacks(bytes) {
+            let Some(oldest) = inner.surplus_by(size) else {
+                return Err(Refusal::new(
+                    Code::RateLimited,
+                    "the list is too long: ask for less with `fields`",
+                ));
+            };
+            inner.remove(&oldest);
         }
         let name = uuid();
         inner.rows_bytes += bytes;
@@ -140,8 +156,12 @@ impl Cursors {
             .entry(owner)
             .or_default()
             .insert(name.clone());
+        let own = inner.by_network.entry(network).or_default();
+        own.by_use.insert((now, name.clone()));
+        own.rows_bytes += bytes;
         let cursor = Cursor {
             owner,
+            network,
             used: now,
             frozen,
         };
@@ -167,9 +187,14 @@ impl Cursors {
             return Err(unknown());
         }
         let before = std::mem::replace(&mut cursor.used, now);
-        let frozen = cursor.frozen.clone();
-        inner.by_use.remove(&(before, name.to_owned()));
-        inner.by_use.insert((now, name.to_owned()));
+        let (frozen, network) = (cursor.frozen.clone(), cursor.network);
+        let (before, after) = ((before, name.to_owned()), (now, name.to_owned()));
+        if let Some(own) = inner.by_network.get_mut(&network) {
+            own.by_use.remove(&before);
+            own.by_use.insert(after.clone());
+        }
+        inner.by_use.remove(&before);
+        inner.by_use.insert(after);
         Ok(frozen)
     }
 }
@@ -194,12 +219,36 @@ impl Inner {
         own.iter().min_by_key(used).cloned()
     }
 
+    /// What there is too little of for one more cursor with so many bytes of rows: how a network's part of it
+    /// is measured.
+    fn lacks(&self, bytes: usize) -> Option<fn(&OfNetwork) -> usize> {
+        if self.cursors.len() >= CURSORS_MAX {
+            return Some(|own| own.by_use.len());
+        }
+        (self.rows_bytes + bytes > ROWS_BYTES_MAX).then_some(|own| own.rows_bytes)
+    }
+
+    /// The cursor that was not used for longest, of the network that has most.
+    fn surplus_by(&self, size: fn(&OfNetwork) -> usize) -> Option<String> {
+        let most = self.by_network.values().max_by_key(|own| size(own))?;
+        most.by_use.first().map(|(_, name)| name.clone())
+    }
+
     fn remove(&mut self, name: &str) {
         let Some(cursor) = self.cursors.remove(name) else {
             return;
         };
-        self.rows_bytes -= cursor.frozen.rows.bytes();
-        self.by_use.remove(&(cursor.used, name.to_owned()));
+        let bytes = cursor.frozen.rows.bytes();
+        let place = (cursor.used, name.to_owned());
+        self.rows_bytes -= bytes;
+        if let Some(own) = self.by_network.get_mut(&cursor.network) {
+            own.by_use.remove(&place);
+            own.rows_bytes -= bytes;
+            if own.by_use.is_empty() {
+                self.by_network.remove(&cursor.network);
+            }
+        }
+        self.by_use.remove(&place);
         if let Some(own) = self.by_owner.get_mut(&cursor.owner) {
             own.remove(name);
             if own.is_empty() {
@@ -233,6 +282,10 @@ mod tests {
     use super::*;
 
     const OWNER: KeyHash = KeyHash([1; 32]);
+
+    fn net(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
 
     fn frozen(rows: Rows, ascending: bool) -> Frozen {
         Frozen {
@@ -270,7 +323,7 @@ mod tests {
     fn a_cursor_dies_when_it_is_not_used_and_lives_on_when_it_is() {
         let cursors = Cursors::default();
         let name = cursors
-            .keep(OWNER, frozen(Rows::All(7), true), at(0))
+            .keep(OWNER, net(1), frozen(Rows::All(7), true), at(0))
             .unwrap();
         assert!(cursors.touch(&name, &OWNER, at(240_000)).is_ok());
         assert!(cursors.touch(&name, &OWNER, at(540_000)).is_ok());
@@ -283,7 +336,7 @@ mod tests {
     fn a_cursor_is_its_owners_alone() {
         let cursors = Cursors::default();
         let name = cursors
-            .keep(OWNER, frozen(Rows::All(7), true), at(0))
+            .keep(OWNER, net(1), frozen(Rows::All(7), true), at(0))
             .unwrap();
         let refused = cursors.touch(&name, &KeyHash([2; 32]), at(0)).unwrap_err();
         assert_eq!(
@@ -297,7 +350,7 @@ mod tests {
         let cursors = Cursors::default();
         let keep = |ms| {
             cursors
-                .keep(OWNER, frozen(Rows::All(7), true), at(ms))
+                .keep(OWNER, net(1), frozen(Rows::All(7), true), at(ms))
                 .unwrap()
         };
         let names: Vec<String> = (0..CURSORS_PER_KEY_MAX as u64).map(keep).collect();
@@ -309,17 +362,50 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_bounded_and_given_back() {
+    fn rows_are_bounded_and_those_of_the_network_that_has_most_make_room() {
         let cursors = Cursors::default();
         let rows: Arc<[u64]> = vec![1; ROWS_MAX].into();
         let list = frozen(Rows::Some(rows), true);
         let owner = |number: u8| KeyHash([number; 32]);
-        for number in 0..8 {
-            assert!(cursors.keep(owner(number), list.clone(), at(0)).is_ok());
-        }
-        let refused = cursors.keep(owner(9), list.clone(), at(0)).unwrap_err();
-        assert_eq!(refused.code, Code::RateLimited);
-        assert!(cursors.keep(owner(9), list, at(IDLE_MS_MAX + 1)).is_ok());
+        let keep = |number: u8, network, ms| {
+            cursors.keep(owner(number), net(network), list.clone(), at(ms))
+        };
+        let first = keep(0, 2, 0).unwrap();
+        let greedy: Vec<String> = (1..8).map(|n| keep(n, 1, n.into()).unwrap()).collect();
+        let newest = keep(9, 3, 9).unwrap();
+        assert!(cursors.touch(&first, &owner(0), at(10)).is_ok());
+        assert!(cursors.touch(&newest, &owner(9), at(10)).is_ok());
+        assert!(cursors.touch(&greedy[0], &owner(1), at(10)).is_err());
+        assert!(cursors.touch(&greedy[1], &owner(2), at(10)).is_ok());
+        assert_eq!(cursors.0.lock().rows_bytes, ROWS_BYTES_MAX);
+        let all = at(11 + IDLE_MS_MAX);
+        cursors
+            .keep(OWNER, net(1), frozen(Rows::All(1), true), all)
+            .unwrap();
+        let inner = cursors.0.lock();
+        assert_eq!((inner.rows_bytes, inner.by_network.len()), (0, 1));
+    }
+
+    #[test]
+    fn one_network_with_many_keys_shuts_nobody_out() {
+        let cursors = Cursors::default();
+        let list = || frozen(Rows::All(7), true);
+        let owner = |number: usize| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            KeyHash(hash)
+        };
+        let name = cursors.keep(OWNER, net(2), list(), at(0)).unwrap();
+        let flood: Vec<String> = (0..CURSORS_MAX + 10)
+            .map(|number| cursors.keep(owner(number), net(1), list(), at(1)).unwrap())
+            .collect();
+        assert_eq!(cursors.0.lock().cursors.len(), CURSORS_MAX);
+        assert!(cursors.touch(&name, &OWNER, at(2)).is_ok());
+        assert!(cursors.keep(OWNER, net(2), list(), at(2)).is_ok());
+        let left = flood.iter().enumerate();
+        let left =
+            left.filter(|(number, name)| cursors.touch(name, &owner(*number), at(3)).is_ok());
+        assert_eq!(left.count(), CURSORS_MAX - 2);
     }
 
     #[test]

@@ -22,13 +22,14 @@ use daybook_ledger::{
     BlockTime,
     tracker::{Address, Code, Nonces, Refusal, Settings, Suites, reply},
 };
+use daybook_pipeline::Node;
 use daybook_store::Store;
 use daybook_wire::tracker::SignedData;
 use http::{Request, header};
 use hyper::body::Incoming;
 use metrics::{Counter, Histogram, counter, histogram};
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 pub(crate) use info::info;
 
@@ -37,7 +38,7 @@ use crate::{
     assets::Turns,
     connection::Connection,
     gate::lists,
-    rate::Rates,
+    rate::{Rates, Shares},
     reply::{Refused, Reply},
     server::Gateway,
     websocket::handshake,
@@ -54,6 +55,15 @@ const LISTINGS_MAX: usize = 4;
 
 /// Of these, those of one network: whoever asks for many waits for himself.
 const LISTINGS_PER_NETWORK_MAX: usize = 2;
+
+/// Of what all networks share, one may have one part in so many: of the requests that the node takes at
+/// once, and of the topics of subscriptions.
+const NETWORK_PARTS: usize = 8;
+const TOPIC_PARTS: usize = 16;
+
+/// Requests beyond their network's bounds that are looked up at once, each on a thread: perhaps they were
+/// done before.
+const LOOKUPS_MAX: usize = 2;
 
 /// How long a reply to command 65536 stands: nobody signs that request, so it may not cost a signature
 /// each time.
@@ -81,6 +91,8 @@ pub struct TrackerLimits {
     pub opens: Option<Rate>,
     /// Spend addresses of one network that are open at a time.
     pub open_spends_per_network: usize,
+    /// Grants that one network may have in a day and not give back; `None` for any number.
+    pub grants_per_network: Option<u64>,
     /// This machine's own addresses are no network: a proxy or a service of the operator's stands there.
     pub exempt_loopback: bool,
 }
@@ -97,6 +109,7 @@ impl Default for TrackerLimits {
                 burst: 60.0,
             }),
             open_spends_per_network: 16,
+            grants_per_network: Some(8),
             exempt_loopback: true,
         }
     }
@@ -110,6 +123,10 @@ pub(crate) struct Tracker {
     limits: TrackerLimits,
     opens: Option<Rates>,
     spends: Arc<limits::Spends>,
+    under_way: limits::UnderWay,
+    /// Topics of the subscriptions of each network.
+    topics: Arc<Shares>,
+    lookups: Semaphore,
     cursors: cursor::Cursors,
     nonces: Mutex<Nonces>,
     signatures: listing::Signatures,
@@ -122,16 +139,20 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    /// Must be called in the runtime that serves.
-    pub(crate) fn new(settings: &TrackerSettings) -> Arc<Tracker> {
+    /// Must be called in the runtime that serves `node`.
+    pub(crate) fn new(settings: &TrackerSettings, node: &Node) -> Arc<Tracker> {
         let limits = settings.limits;
+        let exempts = limits.exempt_loopback;
         Arc::new(Tracker {
             keys: settings.keys.clone(),
             suites: settings.suites,
             public_log: settings.public_log,
             limits,
             opens: limits.opens.map(Rates::new),
-            spends: limits::Spends::new(limits.open_spends_per_network),
+            spends: limits::Spends::new(limits.open_spends_per_network, limits.grants_per_network),
+            under_way: limits::UnderWay::new(node.capacity(), NETWORK_PARTS, exempts),
+            topics: Shares::new(push::TOPICS_TOTAL_MAX / TOPIC_PARTS, exempts),
+            lookups: Semaphore::new(LOOKUPS_MAX),
             cursors: cursor::Cursors::default(),
             nonces: Mutex::new(Nonces::new(NONCES_MAX)),
             signatures: listing::Signatures::default(),

@@ -44,13 +44,16 @@ use super::{
     reads::{Nothing, ask},
     session::{EVENTS_WAITING_MAX, Session},
 };
-use crate::server::{Phase, reached};
+use crate::{
+    rate::Share,
+    server::{Phase, reached},
+};
 
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS_MAX: usize = 16;
 
 /// Topics of all subscriptions together: 200 bytes each.
-const TOPICS_TOTAL_MAX: usize = 1 << 19;
+pub(super) const TOPICS_TOTAL_MAX: usize = 1 << 19;
 
 /// How long before a lock its owners are told (section 17.4).
 const EXPIRING_MS: u64 = 30_000;
@@ -107,6 +110,8 @@ struct Subscription {
     /// Records of others are shown, too.
     sees_all: bool,
     topics: Vec<TopicKey>,
+    /// Its part of the topics that its network may have.
+    _share: Share,
     is_over: AtomicBool,
     queue: Mutex<Queue>,
 }
@@ -188,6 +193,9 @@ impl Pushes {
         if !tracker.public_log && topics.iter().any(foreign) {
             return caller.refuse(Code::NotOwner, "what other keys do is not shown");
         }
+        let Some(share) = tracker.topics.take(session.connection.peer, topics.len()) else {
+            return caller.refuse(Code::RateLimited, "too many subscriptions of this network");
+        };
         let subscription = Arc::new(Subscription {
             name: uuid(),
             session: session.clone(),
@@ -195,6 +203,7 @@ impl Pushes {
             caller: owner,
             sees_all: tracker.public_log,
             topics,
+            _share: share,
             is_over: AtomicBool::new(false),
             queue: Mutex::new(Queue {
                 held: Some(Vec::new()),
@@ -637,6 +646,7 @@ async fn pass_on(
                     continue;
                 }
                 all.sequence = record.seq;
+                tracker.spends.follow(record);
                 if all.by_topic.is_empty() {
                     continue;
                 }

@@ -13,9 +13,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use daybook_ledger::{
     BlockTime,
-    tracker::{Code, Refusal, command},
+    tracker::{Code, command},
 };
-use daybook_pipeline::{TrackerAnswer, Wake};
+use daybook_pipeline::Wake;
 use daybook_store::Store;
 use daybook_wire::{
     tracker::{Frame, Malformed, Timings, error_reply, read},
@@ -445,17 +445,13 @@ impl Reader {
                 if let Some(why) = too_fast {
                     return caller.refuse(Code::RateLimited, why);
                 }
-                if let Err(why) = caller.admit(received.at) {
+                if !caller.begin() {
+                    let why = "too many requests of this network are under way: try again";
                     return caller.refuse(Code::RateLimited, why);
                 }
-                let node = &session.gateway.node;
-                if let Err(caller) = node.ask_tracker(request, bytes, Box::new(caller)) {
-                    // A refusal is sent at once.
-                    let _ = caller.answer(TrackerAnswer::Refused(if node.is_ready() {
-                        Refusal::new(Code::RateLimited, "the node is busy: try again")
-                    } else {
-                        Refusal::internal("the node is stopping")
-                    }));
+                match caller.admit(received.at) {
+                    Ok(()) => caller.ask(request),
+                    Err(why) => caller.ask_if_done(request, why),
                 }
             }
         }

@@ -388,6 +388,70 @@ fn one_network_opens_so_many_addresses_and_no_more() {
     assert_eq!(client.refused(2, &peers[3].bare()), "rate_limited");
 }
 
+/// Pays so many quanta from a new spend address to `to` and closes it again; false when none is granted.
+fn keeps(client: &mut house::Client, payer: &Peer, payee: &Peer, to: &str, count: u64) -> bool {
+    let reply = client.ask(4, &payer.bare());
+    if reply["code"] == "rate_limited" {
+        return false;
+    }
+    let state: Value = serde_json::from_str(reply["data"]["message"].as_str().unwrap()).unwrap();
+    let spend = state["address"].as_str().unwrap();
+    let terms = contract(spend, spend, to, count);
+    client.told(8, &cosigned(payer, payee, terms.clone()));
+    client.told(16, &cosigned(payer, payee, settled(terms, count, 0)));
+    client.told(64, &payer.about(json!({"address": spend})));
+    // Whoever counts grants has heard of it when subscribers have.
+    while client.event()["event"] != "address.closed" {}
+    true
+}
+
+#[test]
+fn a_stranger_cannot_carry_the_trackers_wallet_away() {
+    let house = House::with(Change {
+        gateway: |tracker| tracker.limits.exempt_loopback = false,
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let payee = Peer::ed25519(1);
+    let wallet = daybook_ledger::tracker::Address::common(&payee.pem);
+    let mut grants = 0;
+    for seed in 2..20 {
+        let payer = Peer::ed25519(seed);
+        let own = json!({"topics": [{"pk": payer.pem}]});
+        client.told(131_072, &payer.about(own));
+        if !keeps(&mut client, &payer, &payee, wallet.as_str(), 20) {
+            break;
+        }
+        grants += 1;
+    }
+    assert_eq!((grants, house.wallet()), (8, 20_000));
+}
+
+#[test]
+fn a_network_that_gives_its_grants_back_is_not_bounded_by_the_day() {
+    let house = House::with(Change {
+        gateway: |tracker| {
+            tracker.limits.exempt_loopback = false;
+            tracker.limits.grants_per_network = Some(1);
+        },
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let (payer, payee) = (Peer::ed25519(1), Peer::ed25519(2));
+    for peer in [&payer, &payee] {
+        client.told(131_072, &peer.about(json!({"topics": [{"pk": peer.pem}]})));
+    }
+    for _ in 0..5 {
+        let income = client.told(2, &payee.bare());
+        let income = income["address"].as_str().unwrap();
+        assert!(keeps(&mut client, &payer, &payee, income, 20));
+        // All of it is on the income address, which closes in the end.
+        assert_eq!(client.refused(4, &payer.bare()), "rate_limited");
+        client.told(32, &payee.about(json!({"address": income})));
+        while client.event()["event"] != "address.closed" {}
+    }
+}
+
 #[test]
 fn whether_an_address_of_a_network_is_still_open_is_not_asked_of_the_disk() {
     let house = House::with(Change {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     MINUTE, addresses,
-    house::{House, Peer, contract, cosigned},
+    house::{Change, House, Peer, contract, cosigned},
 };
 
 // Item 47.
@@ -34,6 +34,38 @@ fn a_repeated_request_has_the_same_bytes_after_a_restart_and_no_second_effect() 
         client.send(&other.to_string());
         assert_eq!(client.reply()["code"], "corr_token_reuse");
     }
+}
+
+// Item 47, at the bounds of a network.
+#[test]
+fn a_reply_that_was_lost_is_given_again_to_a_network_that_has_all_it_may_have() {
+    let house = House::with(Change {
+        gateway: |tracker| {
+            tracker.limits.exempt_loopback = false;
+            tracker.limits.open_spends_per_network = 1;
+        },
+        ..Change::default()
+    });
+    let mut client = house.connect();
+    let peer = Peer::rsa();
+    let open = |token: &str, idem: bool| {
+        json!({"cmd": 4, "corrToken": token, "idem": idem, "payload": peer.bare()}).to_string()
+    };
+    client.send(&open("once", true));
+    let first = client.text();
+    assert!(first.contains("0x0c"), "{first}");
+    client.send(&open("once", true));
+    assert_eq!(client.text(), first);
+    // Another one is too much, and so is what only looks like a repetition.
+    for frame in [
+        open("twice", true),
+        open("twice", false),
+        open("once", false),
+    ] {
+        client.send(&frame);
+        assert_eq!(client.reply()["code"], "rate_limited");
+    }
+    assert_eq!(house.wallet(), 90_000);
 }
 
 // Item 41, without the kill.

@@ -6,8 +6,8 @@ use aws_lc_rs::digest::{SHA224, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 
 use super::{
-    Account, Book, COMMONS_MAX, Common, DERIVED_AHEAD_MS_MAX, Decision, History, IDEMPOTENT_MS,
-    NONCES_MAX, OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, nonces,
+    Account, Book, COMMONS_MAX, Common, DERIVED_AHEAD_MS_MAX, Decision, History, NONCES_MAX,
+    OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, is_remembered, nonces,
 };
 use crate::{
     PublicKey, TransactionId,
@@ -91,7 +91,7 @@ impl Book {
         let Some(entry) = self.newest(IndexKey::Request(name), history) else {
             return Ok(None);
         };
-        if at.0 > entry.time().0.saturating_add(IDEMPOTENT_MS) {
+        if !is_remembered(&entry, at) {
             return Ok(None);
         }
         // The signature may differ: some suites sign one text in many ways.

@@ -252,6 +252,11 @@ fn is_past(timelock: u64, now: BlockTime) -> bool {
     now.0 > timelock
 }
 
+/// Whether an idempotent request that led to this entry is still answered as the first time.
+fn is_remembered(entry: &Entry, now: BlockTime) -> bool {
+    now.0 <= entry.time().0.saturating_add(IDEMPOTENT_MS)
+}
+
 impl Book {
     /// The settings; `None` until the first settings entry: the tracker is not open.
     pub fn settings(&self) -> Option<&Settings> {

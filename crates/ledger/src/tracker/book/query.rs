@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{Account, Book, History, OpenChannel, Rank, is_past};
+use super::{Account, Book, History, OpenChannel, Rank, is_past, is_remembered};
 use crate::{
     block::BlockTime,
     tracker::{
         Address, AddressKind, Channel, Code, IndexKey, KeyHash, Park, Price, Refusal, Settled,
+        entry::request_key,
     },
 };
 
@@ -81,6 +82,20 @@ impl ChannelState {
 }
 
 impl Book {
+    /// Whether an idempotent request of this key with this token was done and is still remembered (section
+    /// 17.5): asked again, it gets its old reply, or is refused if it is another request.
+    pub fn has_done(
+        &self,
+        signer: &KeyHash,
+        correlation: &str,
+        now: BlockTime,
+        history: &dyn History,
+    ) -> bool {
+        let name = request_key(signer, correlation);
+        let first = self.newest(IndexKey::Request(name), history);
+        first.is_some_and(|entry| is_remembered(&entry, now))
+    }
+
     /// The state of a spend or income address.
     ///
     /// # Errors
