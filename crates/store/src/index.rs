@@ -13,6 +13,7 @@ pub(crate) mod run;
 
 use std::{
     collections::BTreeSet,
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +31,7 @@ use crate::{
     error::{At, StoreError},
 };
 use key::Secret;
-use memtable::Memtable;
+use memtable::{Memtable, Walk};
 use run::{Cursor, Facts, Run, RunWriter};
 
 const VERSION: u8 = 1;
@@ -42,7 +43,8 @@ const MERGE_RUNS: usize = 4;
 /// Full tables waiting to be written before the publisher waits: bounds memory.
 const SEALED_TABLES_MAX: usize = 3;
 /// Values taken from a run at once, those of a page or two: a key's values can be millions, and a list
-/// may walk hundreds of keys side by side.
+/// may walk hundreds of keys side by side. Also those taken from a table in memory under one hold of its
+/// lock, which the next commit waits for.
 const VALUES_AT_ONCE: u64 = 512;
 /// Bytes of the manifest before the list of runs, and of each run in it.
 const MANIFEST_HEADER_BYTES: usize = 80;
@@ -69,14 +71,17 @@ pub(crate) struct Shared {
 }
 
 struct Tables {
-    active: Memtable,
+    active: Table,
     sealed: Arc<Sealed>,
 }
+
+/// A table in memory. Once it is sealed nobody writes to it; who began to read it before goes on.
+type Table = Arc<RwLock<Memtable>>;
 
 #[derive(Clone, Default)]
 struct Sealed {
     /// Oldest first; all are newer than all runs.
-    tables: Vec<Arc<Memtable>>,
+    tables: Vec<Table>,
     /// Oldest first.
     runs: Vec<(Listed, Arc<Run>)>,
 }
@@ -138,7 +143,7 @@ impl Index {
             chain,
             secret,
             tables: RwLock::new(Tables {
-                active: Memtable::new(through),
+                active: Arc::new(RwLock::new(Memtable::new(through))),
                 sealed: Arc::new(Sealed {
                     tables: Vec::new(),
                     runs,
@@ -178,25 +183,30 @@ impl Index {
 
     /// Adds the entries of the next block; returns how many are in memory now.
     pub(crate) fn add(&self, height: Height, entries: &[(u64, u64)]) -> usize {
-        let mut tables = self.shared.tables.write();
+        let tables = self.shared.tables.write();
+        let mut active = tables.active.write();
         for (key, value) in entries {
-            tables.active.insert(*key, *value);
+            active.insert(*key, *value);
         }
-        tables.active.to = height;
-        tables.active.len()
+        active.to = height;
+        active.len()
     }
 
     /// Hands what is in memory to the writing thread. Waits when that is far behind.
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         self.wait_until(SEALED_TABLES_MAX - 1)?;
         let mut tables = self.shared.tables.write();
-        if tables.active.to < tables.active.from {
+        let (from, to) = {
+            let active = tables.active.read();
+            (active.from, active.to)
+        };
+        if to < from {
             return Ok(());
         }
-        let after = tables.active.to;
-        let table = std::mem::replace(&mut tables.active, Memtable::new(after));
+        let next = Arc::new(RwLock::new(Memtable::new(to)));
+        let table = std::mem::replace(&mut tables.active, next);
         let mut sealed = Sealed::clone(&tables.sealed);
-        sealed.tables.push(Arc::new(table));
+        sealed.tables.push(table);
         tables.sealed = Arc::new(sealed);
         drop(tables);
         self.shared.wake();
@@ -256,6 +266,20 @@ impl Drop for Index {
     }
 }
 
+/// Fails the index when the thread that holds it panics: a mistake of ours, after which whoever waits for
+/// the thread would wait for ever.
+struct FailOnPanic<'s>(&'s Shared);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let source = io::Error::other("an internal error ended a thread of the index");
+            let path = self.0.dir.clone();
+            self.0.fail(StoreError::Io { path, source });
+        }
+    }
+}
+
 impl Shared {
     /// The values of a key, oldest first, until `each` returns false.
     pub(crate) fn oldest_first(
@@ -278,7 +302,7 @@ impl Shared {
         Values {
             key,
             sealed,
-            active,
+            active: active.collect(),
             runs_begun: 0,
             tables_begun: 0,
             numbers: 0..0,
@@ -293,16 +317,9 @@ impl Shared {
         mut each: impl FnMut(u64) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let (sealed, active) = self.snapshot(key);
-        for value in active {
+        for value in in_memory(active, &sealed, key) {
             if !each(value)? {
                 return Ok(());
-            }
-        }
-        for table in sealed.tables.iter().rev() {
-            for value in table.newest_first(key) {
-                if !each(value)? {
-                    return Ok(());
-                }
             }
         }
         for (_, run) in sealed.runs.iter().rev() {
@@ -324,13 +341,17 @@ impl Shared {
         Ok(())
     }
 
-    /// What is sealed, and the values of a key in what is not, newest first: of one moment.
-    fn snapshot(&self, key: u64) -> (Arc<Sealed>, Vec<u64>) {
+    /// What is sealed, and the values of a key in what is not: of one moment.
+    fn snapshot(&self, key: u64) -> (Arc<Sealed>, NewestFirst) {
         let tables = self.tables.read();
-        (
-            tables.sealed.clone(),
-            tables.active.newest_first(key).collect(),
-        )
+        let active = NewestFirst::new(tables.active.clone(), key);
+        (tables.sealed.clone(), active)
+    }
+
+    /// Adds an entry as if its key had the hash of another by accident.
+    #[cfg(test)]
+    pub(crate) fn plant(&self, key: u64, value: u64) {
+        self.tables.read().active.write().insert(key, value);
     }
 
     fn sealed(&self) -> Arc<Sealed> {
@@ -354,6 +375,7 @@ impl Shared {
     }
 
     fn flush_loop(&self) {
+        let _guard = FailOnPanic(self);
         loop {
             let mut signal = self.signal.lock();
             let table = loop {
@@ -370,7 +392,7 @@ impl Shared {
             };
             signal.flushing = true;
             drop(signal);
-            let flushed = self.flush(&table);
+            let flushed = self.flush(&table.read());
             self.signal.lock().flushing = false;
             match flushed {
                 Ok(()) => self.wake(),
@@ -412,6 +434,7 @@ impl Shared {
     }
 
     fn merge_loop(&self) {
+        let _guard = FailOnPanic(self);
         loop {
             let mut signal = self.signal.lock();
             let runs = loop {
@@ -563,6 +586,52 @@ impl Shared {
     }
 }
 
+/// The values of one key in a table in memory, newest first: those that were there when the walk began.
+/// They are taken out a few at a time, so that nobody waits for the table's lock while a key that is in
+/// every transaction is walked.
+struct NewestFirst {
+    table: Table,
+    walk: Walk,
+    /// What was taken out and not yet given, oldest first.
+    taken: Vec<u64>,
+}
+
+impl NewestFirst {
+    fn new(table: Table, key: u64) -> NewestFirst {
+        let walk = table.read().walk(key);
+        NewestFirst {
+            table,
+            walk,
+            taken: Vec::new(),
+        }
+    }
+}
+
+impl Iterator for NewestFirst {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        if self.taken.is_empty() {
+            let table = self.table.read();
+            let next = || table.next(&mut self.walk);
+            let few = std::iter::from_fn(next).take(VALUES_AT_ONCE as usize);
+            self.taken.extend(few);
+            self.taken.reverse();
+        }
+        self.taken.pop()
+    }
+}
+
+/// The values of a key in memory, newest first.
+fn in_memory(
+    active: NewestFirst,
+    sealed: &Sealed,
+    key: u64,
+) -> impl Iterator<Item = u64> + use<'_> {
+    let tables = sealed.tables.iter().rev();
+    active.chain(tables.flat_map(move |table| NewestFirst::new(table.clone(), key)))
+}
+
 /// A walk over the values of one key, oldest first. All of them are of one moment.
 pub(crate) struct Values {
     key: u64,
@@ -600,7 +669,7 @@ impl Values {
                 }
             } else if let Some(table) = self.sealed.tables.get(self.tables_begun) {
                 self.tables_begun += 1;
-                let mut values: Vec<u64> = table.newest_first(self.key).collect();
+                let mut values: Vec<u64> = NewestFirst::new(table.clone(), self.key).collect();
                 values.reverse();
                 self.taken = values.into_iter();
             } else {
@@ -877,6 +946,40 @@ mod tests {
         for (_, run) in &sealed.runs {
             run.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_walk_over_a_hot_key_takes_a_few_values_at_a_time_and_sees_one_moment() {
+        let disk = SimulatedDisk::new();
+        let index = open(&disk);
+        let hot = mix(1);
+        let count = 10 * VALUES_AT_ONCE;
+        let entries: Vec<_> = (0..count).map(|number| (hot, 1 << 24 | number)).collect();
+        index.add(Height(1), &entries);
+        let (_, mut walk) = index.shared().snapshot(hot);
+        assert_eq!(walk.next(), entries.last().map(|entry| entry.1));
+        assert!(walk.taken.len() < VALUES_AT_ONCE as usize);
+        // What comes meanwhile is not of that moment, and a table that is sealed is read to its end.
+        index.add(Height(2), &[(hot, 2 << 24)]);
+        index.seal().unwrap();
+        index.add(Height(3), &[(hot, 3 << 24)]);
+        index.wait_until(0).unwrap();
+        let rest: Vec<u64> = walk.collect();
+        let wanted = entries.iter().rev().skip(1).map(|entry| entry.1);
+        assert!(rest.into_iter().eq(wanted));
+        assert_eq!(values(&index, hot).len() as u64, count + 2);
+    }
+
+    #[test]
+    fn a_panic_of_a_thread_behind_fails_the_index_and_nobody_waits_for_it() {
+        let disk = SimulatedDisk::new();
+        let index = open(&disk);
+        // No block has this place, which the writer of runs takes for a mistake of ours.
+        index.add(Height(1), &[(mix(1), u64::MAX)]);
+        index.seal().unwrap();
+        let failed = index.wait_until(0).unwrap_err();
+        assert!(failed.to_string().contains("internal error"), "{failed}");
+        assert!(index.close().is_err());
     }
 
     fn facts(entries: u64, keys: u64) -> Facts {

@@ -21,6 +21,10 @@ pub(crate) struct Memtable {
     pub(crate) to: Height,
 }
 
+/// A place in the values of one key.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk(u32);
+
 #[derive(Clone, Copy)]
 struct Entry {
     key: u64,
@@ -61,14 +65,17 @@ impl Memtable {
         });
     }
 
-    /// The values of a key, newest first.
-    pub(crate) fn newest_first(&self, key: u64) -> impl Iterator<Item = u64> {
-        let mut next = self.heads[self.place(key)];
-        std::iter::from_fn(move || {
-            let entry = self.entries.get(next as usize)?;
-            next = entry.previous;
-            Some(entry.value)
-        })
+    /// Where a walk over the values of a key begins, newest first. Entries that come later do not change
+    /// the walk.
+    pub(crate) fn walk(&self, key: u64) -> Walk {
+        Walk(self.heads[self.place(key)])
+    }
+
+    /// The next value of a walk; `None` behind the last.
+    pub(crate) fn next(&self, walk: &mut Walk) -> Option<u64> {
+        let entry = self.entries.get(walk.0 as usize)?;
+        walk.0 = entry.previous;
+        Some(entry.value)
     }
 
     /// All entries as keys and values, sorted.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Run, Shared, VALUES_AT_ONCE};
+use super::{Run, Shared, VALUES_AT_ONCE, in_memory};
 use crate::StoreError;
 
 impl Shared {
@@ -14,11 +14,8 @@ impl Shared {
         mut each: impl FnMut(u64) -> Result<bool, StoreError>,
     ) -> Result<(), StoreError> {
         let (sealed, active) = self.snapshot(key);
-        let in_tables = sealed.tables.iter().rev();
-        let in_memory = active
-            .into_iter()
-            .chain(in_tables.flat_map(|table| table.newest_first(key)));
-        for value in in_memory.skip_while(|value| *value >= below) {
+        let values = in_memory(active, &sealed, key);
+        for value in values.skip_while(|value| *value >= below) {
             if !each(value)? {
                 return Ok(());
             }
@@ -66,13 +63,10 @@ impl Shared {
                 start = end;
             }
         }
-        let in_tables = sealed.tables.iter().rev();
-        let mut in_memory: Vec<u64> = active
-            .into_iter()
-            .chain(in_tables.flat_map(|table| table.newest_first(key)))
+        let mut values: Vec<u64> = in_memory(active, &sealed, key)
             .take_while(|value| *value > above)
             .collect();
-        while let Some(value) = in_memory.pop() {
+        while let Some(value) = values.pop() {
             if !each(value)? {
                 return Ok(());
             }
