@@ -157,14 +157,14 @@ impl Shared {
         }
     }
 
-    /// The entry at a position that the index names; `None` when it is another book's, which has the same
-    /// hash by accident.
+    /// The entry at a position that the index names; `None` when something else stands there, which has the
+    /// same hash by accident: another book's entry, or none, because it counts rejections.
     pub(crate) fn book_entry_at<E: BookEntry>(
         &self,
         position: Position,
     ) -> Result<Option<E>, StoreError> {
         let Some(text) = self.entry_text_at(position)? else {
-            return Err(self.index_damaged(position, "names an entry that is not there"));
+            return Ok(None);
         };
         E::text_of(text)
             .map(|text| E::read(text).map_err(|error| self.text_damaged(position, &error)))

@@ -94,8 +94,12 @@ impl Store {
                 if position.height > tip || last.replace(value) == Some(value) {
                     return Ok(true);
                 }
-                let entry = shared.indexed_entry(position)?;
-                going_on = !has(&entry, name) || each(position, entry);
+                // What is there under the same hash by accident has not the name.
+                if let Some(entry) = shared.entry_at(position)?
+                    && has(&entry, name)
+                {
+                    going_on = each(position, entry);
+                }
                 Ok(going_on)
             })?;
         // The transaction that made an asset is found by its id, not under the asset.
@@ -131,8 +135,8 @@ impl Store {
             if position.height > tip || !self.is_wanted() {
                 return Ok(false);
             }
-            match shared.indexed_entry(position)? {
-                Entry::Asset(transaction) if is_of_asset(&transaction, asset) => {
+            match shared.entry_at(position)? {
+                Some(Entry::Asset(transaction)) if is_of_asset(&transaction, asset) => {
                     Ok(each(position, &transaction))
                 }
                 _ => Ok(true),
@@ -160,12 +164,6 @@ impl Shared {
             Ok(entry) => Ok(Some(entry.into_entry())),
             Err(error) => Err(self.text_damaged(position, &error)),
         }
-    }
-
-    /// The entry at a position that the index names and readers see.
-    fn indexed_entry(&self, position: Position) -> Result<Entry, StoreError> {
-        self.entry_at(position)?
-            .ok_or_else(|| self.index_damaged(position, "names an entry that is not there"))
     }
 }
 

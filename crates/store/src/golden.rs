@@ -60,7 +60,7 @@ fn dump(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::{path::PathBuf, sync::Arc};
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    fn genesis() -> Genesis {
+    pub(crate) fn genesis() -> Genesis {
         let key = SigningKey::from_seed([9; 32]).public_key();
         let validators = vec![Validator { key, power: 10 }];
         Genesis {
@@ -102,7 +102,7 @@ mod tests {
         }
     }
 
-    fn options() -> Options {
+    pub(crate) fn options() -> Options {
         Options {
             segment_bytes: 8_192,
             rules: Rules::default(),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     /// One block: a CREATE, a TRANSFER of it, and a rejection beside them.
-    fn block() -> (Arc<StoredBlock>, daybook_ledger::Changes) {
+    pub(crate) fn block() -> (Arc<StoredBlock>, daybook_ledger::Changes) {
         let (alice, bob) = (
             SigningKey::from_seed([1; 32]),
             SigningKey::from_seed([2; 32]),

@@ -54,8 +54,9 @@ struct Score {
 
 impl Store {
     /// Full-text search (section 3.10): best first, that is by the number of different terms found, then
-    /// by their number of occurrences, then in commit order. Each hit is the transaction's id and its
-    /// canonical text.
+    /// by their number of occurrences, then in commit order. `each` hears of a hit's id and its canonical
+    /// text, and returns false to stop. Between hits only their places are in memory: a text is read again
+    /// when its turn comes, however long `each` takes with those before.
     ///
     /// A query is words, of which one must occur; `"…"` is a phrase, which must occur; `-` before either
     /// excludes it. The id of a transaction is found as if it were a word of it.
@@ -67,7 +68,8 @@ impl Store {
         field: SearchField,
         query: &str,
         limit: Option<usize>,
-    ) -> Result<Vec<(TransactionId, Bytes)>, StoreError> {
+        each: &mut dyn FnMut(TransactionId, Bytes) -> bool,
+    ) -> Result<(), StoreError> {
         let query = Query::read(query);
         let limit = limit.unwrap_or(usize::MAX);
         let mut groups: BTreeMap<usize, Vec<Position>> = BTreeMap::new();
@@ -77,23 +79,19 @@ impl Store {
                 .or_default()
                 .push(position);
         }
-        let mut hits: Vec<(Score, Position, TransactionId, Bytes)> = Vec::new();
+        let mut hits: Vec<(Score, Position)> = Vec::new();
         let mut scored = 0;
         let mut scored_bytes = 0;
         // From those that may hold most terms down: once enough hits hold more terms than the rest can,
         // the rest is not read.
         'groups: for (terms, positions) in groups.into_iter().rev() {
-            if hits
-                .iter()
-                .filter(|(score, ..)| score.terms > terms)
-                .count()
-                >= limit
-            {
+            let better = hits.iter().filter(|(score, _)| score.terms > terms);
+            if better.count() >= limit {
                 break;
             }
             for position in positions {
                 if !self.is_wanted() {
-                    return Ok(Vec::new());
+                    return Ok(());
                 }
                 let Some(text) = self.shared.text_at(position)? else {
                     continue;
@@ -103,18 +101,25 @@ impl Store {
                 }
                 scored += 1;
                 scored_bytes += text.len();
-                let transaction = self.shared.parse(position, text.clone())?;
+                let transaction = self.shared.parse(position, text)?;
                 if let Some(score) = query.score(field, &transaction) {
-                    hits.push((score, position, transaction.id(), text));
+                    hits.push((score, position));
                 }
             }
         }
         hits.sort_by(|left, right| (right.0, left.1).cmp(&(left.0, right.1)));
         hits.truncate(limit);
-        Ok(hits
-            .into_iter()
-            .map(|(_, _, id, text)| (id, text))
-            .collect())
+        for (_, position) in hits {
+            if !self.is_wanted() {
+                break;
+            }
+            let found = self.transaction_at(position)?;
+            let (id, text) = found.expect("it was there when it was scored");
+            if !each(id, text) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -67,6 +67,20 @@ pub(crate) struct Fault {
     error: Mutex<Option<StoreError>>,
 }
 
+/// What stands at a position that the index names for a key of an asset transaction.
+///
+/// Keys are hashes of 48 bits, so that in a long log a key of one family is now and then that of another
+/// family's: the position may be an entry's of another book, or count the rejections beside a block, of
+/// which there may be more than entries. The checksums of the index's pages tell what is damage.
+enum Indexed {
+    /// An asset transaction: it still has to be compared with what was looked for.
+    Text(Bytes),
+    /// Something else, which is not what was looked for.
+    Other,
+    /// Readers do not see it yet.
+    Later,
+}
+
 impl Shared {
     /// The damage that a view came upon, if any.
     pub(crate) fn check_fault(&self) -> Result<(), StoreError> {
@@ -118,23 +132,15 @@ impl Shared {
         self.log.text(place, position.index).map(Some)
     }
 
-    /// The text at a position that the index names; `None` when readers do not see it yet.
-    fn indexed_text(&self, position: Position) -> Result<Option<Bytes>, StoreError> {
+    /// What stands at a position that the index names.
+    fn indexed(&self, position: Position) -> Result<Indexed, StoreError> {
         if position.height > self.tip.read().height {
-            return Ok(None);
+            return Ok(Indexed::Later);
         }
-        match self.text_at(position)? {
-            Some(text) => Ok(Some(text)),
-            None => Err(self.index_damaged(position, "names a transaction that is not there")),
-        }
-    }
-
-    pub(crate) fn index_damaged(&self, position: Position, what: &str) -> StoreError {
-        StoreError::damaged(
-            &self.dir.join("index"),
-            0,
-            format!("the index {what}: {position}"),
-        )
+        Ok(match self.text_at(position)? {
+            Some(text) => Indexed::Text(text),
+            None => Indexed::Other,
+        })
     }
 
     pub(crate) fn read_id(
@@ -179,9 +185,10 @@ impl Shared {
         let key = self.index.secret.key(family, key);
         self.index.oldest_first(key, |value| {
             let position = unpack(value);
-            match self.indexed_text(position)? {
-                Some(text) => each(position, text),
-                None => Ok(false),
+            match self.indexed(position)? {
+                Indexed::Text(text) => each(position, text),
+                Indexed::Other => Ok(true),
+                Indexed::Later => Ok(false),
             }
         })
     }
@@ -415,17 +422,21 @@ impl Store {
                 return Ok(());
             }
             let position = unpack(place);
-            let Some(text) = self.shared.indexed_text(position)? else {
-                // Readers do not see it yet, and the rest is newer.
-                return Ok(());
-            };
-            let transaction = self.shared.parse(position, text.clone())?;
-            let wanted = operation.is_none_or(|operation| transaction.operation() == operation)
-                && belonging
-                    .iter()
-                    .any(|walk| is_of_asset(&transaction, &assets[*walk]));
-            if wanted && !each(position, transaction.id(), text) {
-                return Ok(());
+            match self.shared.indexed(position)? {
+                Indexed::Text(text) => {
+                    let transaction = self.shared.parse(position, text.clone())?;
+                    let wanted = operation
+                        .is_none_or(|operation| transaction.operation() == operation)
+                        && belonging
+                            .iter()
+                            .any(|walk| is_of_asset(&transaction, &assets[*walk]));
+                    if wanted && !each(position, transaction.id(), text) {
+                        return Ok(());
+                    }
+                }
+                Indexed::Other => {}
+                // The rest is newer.
+                Indexed::Later => return Ok(()),
             }
             for walk in belonging {
                 if let Some(place) = walks[walk].next(self)? {
@@ -456,10 +467,9 @@ impl Store {
                 return Ok(false);
             }
             let position = unpack(value);
-            let Some(text) = shared.indexed_text(position)? else {
-                return Ok(true);
-            };
-            last = belongs(position, text)?;
+            if let Indexed::Text(text) = shared.indexed(position)? {
+                last = belongs(position, text)?;
+            }
             Ok(last.is_none())
         })?;
         match last {
@@ -737,5 +747,99 @@ impl View for CommittedView<'_> {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
+    use daybook_ledger::{SigningKey, tracker::IndexKey};
+
+    use super::*;
+    use crate::{
+        Name, Order,
+        disk::simulated::SimulatedDisk,
+        golden::tests::{block, genesis, options},
+        open,
+    };
+
+    /// A place beyond the entries of the only block, as rejections beside a block may have.
+    const PLANTED: Position = Position {
+        height: Height(1),
+        index: 7,
+    };
+
+    #[test]
+    fn what_has_the_same_hash_by_accident_is_passed_over_and_is_no_damage() {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, mut writer, _) = open(Path::new("/data"), disk, &genesis(), options()).unwrap();
+        let (block, changes) = block();
+        writer.append(&block).unwrap();
+        writer.publish(&block, &changes).unwrap();
+        let transactions: Vec<_> = block
+            .block
+            .assets()
+            .map(|(_, asset)| asset.clone())
+            .collect();
+        let asset = transactions[0].asset();
+        let bob = SigningKey::from_seed([2; 32]).public_key();
+        let unknown = TransactionId([0x5a; 32]);
+
+        let index = &store.shared.index;
+        let planted = pack(PLANTED.height, PLANTED.index);
+        for (family, key) in [
+            (Family::Transaction, &unknown.0[..]),
+            (Family::Owner, &bob.0),
+            (Family::Asset, &asset.0),
+            (Family::TrackerEntry, &unknown.0),
+            (Family::TrackerObject, b"lost"),
+            (Family::ConsortiumEntry, &unknown.0),
+        ] {
+            index.plant(index.secret.key(family, key), planted);
+        }
+
+        assert_eq!(store.position(&unknown).unwrap(), None);
+        let view = store.view();
+        assert!(!view.is_committed(&unknown));
+        assert!(view.withheld().is_none(), "the view told all there is");
+        drop(view);
+
+        let mut outputs = 0;
+        store
+            .outputs_of_key(&bob, None, &mut |_| {
+                outputs += 1;
+                true
+            })
+            .unwrap();
+        assert_eq!(outputs, 1);
+        for (last_only, wanted) in [(false, 2), (true, 1)] {
+            let mut moves = 0;
+            let mut count = |_, _, _| {
+                moves += 1;
+                true
+            };
+            store
+                .transactions_of_asset(&asset, None, last_only, &mut count)
+                .unwrap();
+            assert_eq!(moves, wanted);
+        }
+        for (name, wanted) in [(Name::Owner(&bob), 1), (Name::Asset(&asset), 2)] {
+            let mut found = 0;
+            let mut count = |_, _| {
+                found += 1;
+                true
+            };
+            store.entries_before(name, None, &mut count).unwrap();
+            assert_eq!(found, wanted, "{name:?}");
+        }
+        let lost = IndexKey::Object("lost");
+        let nothing = &mut |_, _| panic!("nothing is there");
+        store
+            .tracker_entries(lost, Order::OldestFirst, nothing)
+            .unwrap();
+        writer.close().unwrap();
     }
 }

@@ -71,7 +71,15 @@ fn readers_see_whole_blocks_while_blocks_are_published_sealed_and_merged() {
                         .unwrap();
                     assert!(count >= owned);
                     owned = count;
-                    store.search(SearchField::Asset, "lamp", Some(3)).unwrap();
+                    let (mut hits, lamp) = (0, "lamp");
+                    let each = &mut |_, _| {
+                        hits += 1;
+                        true
+                    };
+                    store
+                        .search(SearchField::Asset, lamp, Some(3), each)
+                        .unwrap();
+                    assert!(hits <= 3);
                 }
             });
         }

@@ -228,13 +228,10 @@ pub(super) async fn search(
     let SearchParameters { text, limit } = SearchParameters::from_query(query)?;
     let (field, element) = field(route);
     Ok(listing::array(gateway, connection, move |store, sink| {
-        for (id, transaction) in store.search(field, &text, limit)? {
+        store.search(field, &text, limit, &mut |id, transaction| {
             append_search_elements(&mut sink.buffer, element, &id, &transaction);
-            if !sink.go_on() {
-                break;
-            }
-        }
-        Ok(())
+            sink.go_on()
+        })
     })
     .await)
 }

@@ -910,16 +910,20 @@ impl Asker<'_> {
                 "metadata-text",
             ),
         ] {
-            for (id, transaction) in self.store.search(field, text, Some(HITS_MAX))? {
+            let tell = &mut |id: TransactionId, transaction: bytes::Bytes| {
                 let mut told = Vec::new();
-                if append_search_elements(&mut told, element, &id, &transaction) == 0 {
-                    continue;
+                if append_search_elements(&mut told, element, &id, &transaction) > 0 {
+                    let out = list.element();
+                    let _ = write!(
+                        out,
+                        "{{\"kind\":\"{kind}\",\"name\":\"{id}\",\"text\":"
+                    );
+                    append_text(out, &shortened(&told));
+                    out.push(b'}');
                 }
-                let out = list.element();
-                let _ = write!(out, "{{\"kind\":\"{kind}\",\"name\":\"{id}\",\"text\":");
-                append_text(out, &shortened(&told));
-                out.push(b'}');
-            }
+                true
+            };
+            self.store.search(field, text, Some(HITS_MAX), tell)?;
         }
         list.end(None)
     }
