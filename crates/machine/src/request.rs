@@ -312,4 +312,43 @@ mod tests {
         }
         assert_eq!(OrderRequest::from_form("").unwrap().data, "{}");
     }
+
+    #[test]
+    fn the_page_of_machines_lists_every_code_with_its_status() {
+        const ALL: [Code; 10] = [
+            Code::InvalidOrder,
+            Code::Underpaid,
+            Code::UnknownProduct,
+            Code::Busy,
+            Code::PaymentExpired,
+            Code::PayloadTooLarge,
+            Code::RateLimited,
+            Code::LedgerUnavailable,
+            Code::PayoutFailed,
+            Code::WorkFailed,
+        ];
+        // A new code does not compile here until it stands above and on the page.
+        let is_listed = |code: Code| match code {
+            Code::InvalidOrder
+            | Code::Underpaid
+            | Code::UnknownProduct
+            | Code::Busy
+            | Code::PaymentExpired
+            | Code::PayloadTooLarge
+            | Code::RateLimited
+            | Code::LedgerUnavailable
+            | Code::PayoutFailed
+            | Code::WorkFailed => true,
+        };
+        let page = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../docs/protocols/machines.md"
+        );
+        let page = std::fs::read_to_string(page).unwrap();
+        for code in ALL {
+            assert!(is_listed(code));
+            let row = format!("| `{}` | {} |", code.name(), code.status());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
 }

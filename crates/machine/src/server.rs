@@ -1,5 +1,7 @@
 //! The HTTP side (machines, section 8), and the one port that sockets share with it.
 
+mod reply;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
@@ -10,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Limited, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -24,6 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use self::reply::{Reply, body, empty, failed, json_reply, page, preflight, refuse, stopping};
 use crate::{
     Moment,
     agent::{Config, Door, MachineError},
@@ -60,12 +63,6 @@ const SCRIPT: &str = include_str!("page/page.js");
 const STYLE: &str = include_str!("page/page.css");
 const ICON: &str = include_str!("page/icon.svg");
 const API: &str = include_str!("page/api.html");
-/// What the page may do: nothing but what comes from this very port.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
-type Reply = Response<Body>;
 
 /// The running listener.
 #[derive(Debug)]
@@ -643,79 +640,4 @@ fn parameter(parts: &Parts, name: &str) -> Option<String> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then(|| value.to_owned())
     })
-}
-
-fn body(bytes: impl Into<Bytes>) -> Body {
-    UnsyncBoxBody::new(Full::new(bytes.into()).map_err(|never| match never {}))
-}
-
-fn empty(status: StatusCode) -> Reply {
-    let mut reply = Response::new(body(Bytes::new()));
-    *reply.status_mut() = status;
-    reply
-}
-
-fn json_reply(status: StatusCode, value: &Value) -> Reply {
-    let mut reply = Response::new(body(value.to_string()));
-    *reply.status_mut() = status;
-    reply.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    reply
-}
-
-fn page(text: &'static str, kind: &'static str) -> Reply {
-    let mut reply = Response::new(body(text));
-    for (name, value) in [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        reply
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    reply
-}
-
-fn preflight() -> Reply {
-    let mut reply = empty(StatusCode::NO_CONTENT);
-    for (name, value) in [
-        (
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            "GET, HEAD, POST, OPTIONS",
-        ),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "content-type, accept, idempotency-key",
-        ),
-        (header::ACCESS_CONTROL_MAX_AGE, "600"),
-    ] {
-        reply
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    reply
-}
-
-fn failed(error: &OrderError) -> Reply {
-    let status = StatusCode::from_u16(error.code.status()).expect("statuses are named in the code");
-    json_reply(status, &json!({ "error": error.json() }))
-}
-
-fn refuse(status: StatusCode, message: &str) -> Reply {
-    let reason = status.canonical_reason().unwrap_or("error");
-    json_reply(
-        status,
-        &json!({"error": {
-            "message": message,
-            "code": reason.to_lowercase().replace(' ', "_"),
-            "status": status.as_u16(),
-        }}),
-    )
-}
-
-fn stopping() -> Reply {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the machine is stopping")
 }
