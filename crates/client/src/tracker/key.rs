@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
+    error::Unspecified,
     rand::SystemRandom,
     rsa,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256},
@@ -42,8 +43,7 @@ impl fmt::Debug for PeerKey {
 impl PeerKey {
     /// The Ed25519 key of an owner in the ledger.
     pub fn ed25519(key: SigningKey) -> PeerKey {
-        let pem = Key::ed25519_pem(&key.public_key());
-        PeerKey::new(pem, Pair::Ed25519(Box::new(key))).expect("a seed gives a sound public key")
+        PeerKey::new(Pair::Ed25519(Box::new(key))).expect("a seed gives a sound public key")
     }
 
     /// An RSA key of 2048 to 4096 bits: PKCS#8 in DER.
@@ -52,8 +52,7 @@ impl PeerKey {
     /// [`NotASigningKey`] for anything else.
     pub fn rsa(pkcs8: &[u8]) -> Result<PeerKey, NotASigningKey> {
         let pair = rsa::KeyPair::from_pkcs8(pkcs8).map_err(|_| NotASigningKey)?;
-        let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-        PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(pair))
+        PeerKey::new(Pair::Rsa(pair))
     }
 
     /// A P-256 key: PKCS#8 in DER.
@@ -63,37 +62,37 @@ impl PeerKey {
     pub fn p256(pkcs8: &[u8]) -> Result<PeerKey, NotASigningKey> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
             .map_err(|_| NotASigningKey)?;
-        let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-        PeerKey::new(pem_of(spki.as_ref()), Pair::P256(pair))
+        PeerKey::new(Pair::P256(pair))
     }
 
     /// A new key; RSA keys have 2048 bits.
     pub fn generate(suite: Suite) -> PeerKey {
-        let made = match suite {
+        const RANDOM: &str = "the operating system gives random bytes";
+        let pair = match suite {
             Suite::Ed25519 => {
                 let mut seed = [0; 32];
-                aws_lc_rs::rand::fill(&mut seed).expect("the operating system gives random bytes");
-                Ok(PeerKey::ed25519(SigningKey::from_seed(seed)))
+                aws_lc_rs::rand::fill(&mut seed).expect(RANDOM);
+                Pair::Ed25519(Box::new(SigningKey::from_seed(seed)))
             }
-            Suite::Rsa => rsa::KeyPair::generate(rsa::KeySize::Rsa2048)
-                .map_err(|_| NotASigningKey)
-                .and_then(|pair| {
-                    let spki: PublicKeyX509Der<'_> =
-                        pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-                    PeerKey::new(pem_of(spki.as_ref()), Pair::Rsa(pair))
-                }),
-            Suite::P256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
-                .map_err(|_| NotASigningKey)
-                .and_then(|pair| {
-                    let spki: PublicKeyX509Der<'_> =
-                        pair.public_key().as_der().map_err(|_| NotASigningKey)?;
-                    PeerKey::new(pem_of(spki.as_ref()), Pair::P256(pair))
-                }),
+            Suite::Rsa => Pair::Rsa(rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect(RANDOM)),
+            Suite::P256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+                Pair::P256(pair.expect(RANDOM))
+            }
         };
-        made.expect("a key that was made has an encoding")
+        PeerKey::new(pair).expect("a key that was made has an encoding")
     }
 
-    fn new(pem: String, pair: Pair) -> Result<PeerKey, NotASigningKey> {
+    fn new(pair: Pair) -> Result<PeerKey, NotASigningKey> {
+        let of_spki = |der: Result<PublicKeyX509Der<'_>, Unspecified>| {
+            der.map(|der| pem_of(der.as_ref()))
+                .map_err(|_| NotASigningKey)
+        };
+        let pem = match &pair {
+            Pair::Ed25519(key) => Key::ed25519_pem(&key.public_key()),
+            Pair::Rsa(pair) => of_spki(pair.public_key().as_der())?,
+            Pair::P256(pair) => of_spki(pair.public_key().as_der())?,
+        };
         let hash = Key::read(&pem).map_err(|_| NotASigningKey)?.hash();
         Ok(PeerKey {
             pem,

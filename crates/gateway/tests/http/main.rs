@@ -5,6 +5,7 @@
 
 mod bulk;
 mod console;
+mod documentation;
 mod events;
 mod exchanges;
 mod machines;

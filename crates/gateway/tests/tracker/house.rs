@@ -11,12 +11,12 @@ use std::{
 };
 
 use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
-    rand::SystemRandom,
+    encoding::{AsDer, Pkcs8V1Der},
     rsa::{KeyPair as RsaKey, KeySize},
-    signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, UnparsedPublicKey},
+    signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use daybook_client::tracker::PeerKey;
 use daybook_gateway::{
     Listener, Serves, Settings, TrackerKeys, TrackerLimits, TrackerSettings, serve,
 };
@@ -24,7 +24,7 @@ use daybook_ledger::{
     BlockTime, Draft, SigningKey, Transaction,
     block::{Genesis, Validator},
     json::Object,
-    tracker::{self, Key, Suites, pem_of},
+    tracker::{self, Key, Suite, Suites},
 };
 use daybook_pipeline::{
     Acknowledge, Clock, Door, Node, Outcome, Running, StartOptions, TrackerOptions, start,
@@ -350,51 +350,30 @@ async fn commit(node: &Node, transaction: &Transaction) {
     assert!(matches!(outcome, Outcome::Committed { .. }), "{outcome:?}");
 }
 
-/// Who signs requests.
+/// Who signs requests. A test may spoil the text of its key.
 pub struct Peer {
     pub pem: String,
-    signer: Signer,
-}
-
-enum Signer {
-    Rsa(RsaKey),
-    Ed25519(Box<SigningKey>),
+    key: PeerKey,
 }
 
 impl Peer {
-    pub fn ed25519(seed: u8) -> Peer {
-        let key = key(seed);
+    fn new(key: PeerKey) -> Peer {
         Peer {
-            pem: Key::ed25519_pem(&key.public_key()),
-            signer: Signer::Ed25519(Box::new(key)),
+            pem: key.pem().to_owned(),
+            key,
         }
+    }
+
+    pub fn ed25519(seed: u8) -> Peer {
+        Peer::new(PeerKey::ed25519(key(seed)))
     }
 
     pub fn rsa() -> Peer {
-        let key = RsaKey::generate(KeySize::Rsa2048).unwrap();
-        let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
-        Peer {
-            pem: pem_of(der.as_ref()),
-            signer: Signer::Rsa(key),
-        }
+        Peer::new(PeerKey::generate(Suite::Rsa))
     }
 
     pub fn sign(&self, message: &str) -> String {
-        BASE64_STANDARD.encode(match &self.signer {
-            Signer::Ed25519(key) => key.sign(message.as_bytes()).to_vec(),
-            Signer::Rsa(key) => {
-                let mut signature = vec![0; key.public_modulus_len()];
-                let random = SystemRandom::new();
-                key.sign(
-                    &RSA_PKCS1_SHA256,
-                    &random,
-                    message.as_bytes(),
-                    &mut signature,
-                )
-                .unwrap();
-                signature
-            }
-        })
+        self.key.sign(message)
     }
 
     /// A single-signed container.
@@ -539,7 +518,7 @@ pub fn verify(pem: &str, data: &Value) {
 pub fn check(pem: &str, message: &str, sign: &str) {
     let signature = BASE64_STANDARD.decode(sign).unwrap();
     let key = Key::read(pem).unwrap();
-    if key.suite() == tracker::Suite::Rsa {
+    if key.suite() == Suite::Rsa {
         let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let spki = BASE64_STANDARD.decode(base64).unwrap();
         UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &spki[24..])
