@@ -78,10 +78,7 @@ pub(crate) fn run(args: &cli::Backup, config: &Config, out: Out) -> Result<(), F
         None => {
             let _lock = dir.lock()?;
             let genesis = dir.genesis()?;
-            let options = daybook_store::Options {
-                rules: config.rules.clone(),
-                ..Default::default()
-            };
+            let options = daybook_store::Options::default();
             let (store, writer, _) =
                 daybook_store::open(&dir.ledger(), Arc::new(RealDisk), &genesis, options)?;
             let answer = write(&dir, &store, Running::default(), &to, &mut |done, total| {
@@ -244,7 +241,7 @@ pub(crate) fn restore(args: &cli::Restore, config: &Config, out: Out) -> Result<
         dir.must_exist()?;
         let genesis = dir.genesis()?;
         // What follows from the log is not part of a backup; a rebuild makes it.
-        let report = check::check(&dir, &config.rules, true, args.signatures, out)?;
+        let report = check::check(&dir, true, args.signatures, out)?;
         check::verdict(&report, &genesis)?;
         let (height, hash) = (report.tip.height.0, hex::encode(report.tip.hash.0));
         if (height, &hash) != (list.height, &list.hash) {

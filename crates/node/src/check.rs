@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use daybook_ledger::{Rules, block::Genesis};
+use daybook_ledger::block::Genesis;
 use daybook_store::{CheckOptions, FINDINGS_MAX, Report, disk::RealDisk};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &cli::Check, config: &Config, out: Out) -> Result<(), Fa
     dir.must_exist()?;
     let _lock = dir.lock()?;
     let genesis = dir.genesis()?;
-    let report = check(&dir, &config.rules, args.rebuild, args.signatures, out)?;
+    let report = check(&dir, args.rebuild, args.signatures, out)?;
     let sound = verdict(&report, &genesis);
     say(&report, sound.is_ok(), out);
     sound
@@ -32,19 +32,14 @@ pub(crate) fn run(args: &cli::Check, config: &Config, out: Out) -> Result<(), Fa
 /// report: see [`verdict`].
 pub(crate) fn check(
     dir: &DataDir,
-    rules: &Rules,
     rebuild: bool,
     signatures: bool,
     out: Out,
 ) -> Result<Report, Failure> {
-    let store = daybook_store::Options {
-        rules: rules.clone(),
-        ..Default::default()
-    };
     let options = CheckOptions {
         rebuild,
         signatures,
-        store,
+        ..CheckOptions::default()
     };
     let mut progress = out.progress("checking");
     let mut heard = |done, total| progress.set(done, total);

@@ -103,10 +103,10 @@ pub(crate) struct Requests {
 const BURST_SECONDS: f64 = 5.0;
 /// Characters of a chain name at most: it stands in headers of logs and in addresses.
 const CHAIN_NAME_MAX: usize = 50;
-/// The largest transaction that may be allowed: one must fit into a block and into memory many times.
-const BODY_BYTES_MAX: u64 = 64 << 20;
-/// The deepest nesting that may be allowed.
-const DEPTH_MAX: u64 = 1_000;
+/// The largest transaction that may be allowed: what a block holds is read again within it.
+const BODY_BYTES_MAX: u64 = Rules::WIDEST.limits.transaction_bytes_max as u64;
+/// The deepest nesting that may be allowed, for the same reason.
+const DEPTH_MAX: u64 = Rules::WIDEST.limits.json_depth_max as u64;
 
 impl Config {
     /// Gives the settings meaning.

@@ -152,11 +152,7 @@ impl LiveNode {
         tracing::info!(data_dir = %config.data_dir.display(), "opening the ledger");
         let began = Instant::now();
         let (store, writer, recovery) = {
-            let (dir, rules) = (dir.ledger(), config.rules.clone());
-            let options = daybook_store::Options {
-                rules,
-                ..Default::default()
-            };
+            let (dir, options) = (dir.ledger(), daybook_store::Options::default());
             blocking(move || daybook_store::open(&dir, Arc::new(RealDisk), &genesis, options))
                 .await??
         };

@@ -1,6 +1,8 @@
 //! Checking a data directory that no node uses: every byte of the log, every rule again, and whether
 //! what is derived from the log says the same.
 
+mod past;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
@@ -8,8 +10,8 @@ use std::{
 };
 
 use daybook_ledger::{
-    BlockTime, Changes, Height, OutputRef, Overlay, Parser, Transaction, TransactionId, Unspent,
-    Verified, View,
+    BlockTime, Changes, Height, OutputRef, Overlay, Parser, Rules, Transaction, TransactionId,
+    Unspent, Verified, View,
     block::{Block, BlockHash, Entry, Genesis, HEADER_BYTES, Header, Parent},
     consortium,
     tracker::{
@@ -18,6 +20,7 @@ use daybook_ledger::{
     verify_signatures,
 };
 
+use self::past::Past;
 use crate::{
     Options, StoreError, StoredBlock, Tip,
     blocks::BlockTable,
@@ -51,7 +54,7 @@ pub struct CheckOptions {
     pub rebuild: bool,
     /// Verify every signature of every transaction again, not only the proposers'.
     pub signatures: bool,
-    /// How the directory is used; of these the rules matter, and the rest for a rebuild.
+    /// How the directory is used, for a rebuild.
     pub store: Options,
 }
 
@@ -116,15 +119,25 @@ pub fn check(
         return Err(no_log(&folders.log));
     };
     let genesis = read_genesis(&log)?;
+    let run_entries = options.store.run_entries;
+    let past = Past::begin(
+        folders.past.clone(),
+        &disk,
+        &log,
+        genesis.hash(),
+        run_entries,
+    )?;
     let mut check = Check {
         derived: Derived::open(&folders, &disk, genesis.hash()),
-        ..Check::new(&log, &genesis, options)
+        ..Check::new(&log, &past, &genesis, options)
     };
     let missing = std::mem::take(&mut check.derived.findings);
-    check.log(progress)?;
+    let checked = check.log(progress);
     missing.into_iter().for_each(|finding| check.note(finding));
     check.end();
     let mut report = check.report;
+    past.end()?;
+    checked?;
     if options.rebuild && report.findings.iter().all(|finding| finding.derived) {
         for folder in [&folders.index, &folders.checkpoint] {
             for name in disk.list(folder).at(folder)? {
@@ -238,6 +251,7 @@ type Wrong = (u64, String);
 
 struct Check<'c> {
     log: &'c Log,
+    past: &'c Past<'c>,
     options: &'c CheckOptions,
     derived: Derived,
     report: Report,
@@ -252,7 +266,12 @@ struct Check<'c> {
 }
 
 impl<'c> Check<'c> {
-    fn new(log: &'c Log, genesis: &Genesis, options: &'c CheckOptions) -> Check<'c> {
+    fn new(
+        log: &'c Log,
+        past: &'c Past<'c>,
+        genesis: &Genesis,
+        options: &'c CheckOptions,
+    ) -> Check<'c> {
         let parent = Parent::of_genesis(genesis);
         let tip = Tip {
             height: parent.height,
@@ -263,6 +282,7 @@ impl<'c> Check<'c> {
         };
         Check {
             log,
+            past,
             options,
             derived: Derived::default(),
             report: Report {
@@ -273,24 +293,22 @@ impl<'c> Check<'c> {
                 findings: Vec::new(),
                 rebuilt: false,
             },
-            parser: Parser::new(options.store.rules.clone()),
+            // What was taken once is no damage, though less may be taken today.
+            parser: Parser::new(Rules::WIDEST),
             tracker: NaiveTracker {
-                log,
+                past,
                 book: tracker::Book::default(),
-                newest: BTreeMap::new(),
                 signatures: options.signatures,
             },
             consortium: NaiveConsortium {
-                log,
+                past,
                 book: consortium::Book::default(),
-                newest: BTreeMap::new(),
                 prover: consortium::Prover::new(genesis),
                 signatures: options.signatures,
             },
             view: NaiveView {
-                log,
+                past,
                 outputs: BTreeMap::new(),
-                transactions: BTreeMap::new(),
             },
             parent,
             state_known: true,
@@ -332,7 +350,7 @@ impl<'c> Check<'c> {
                     self.zeros(segment, place.offset + u64::from(place.length), at.1)?;
                     self.report.bytes += record.prefix.stride();
                     if record.prefix.height.0 > 0 {
-                        self.block(segment, place, &record, scan.end());
+                        self.block(segment, place, &record, scan.end())?;
                     } else {
                         self.at_height(scan.end());
                     }
@@ -380,7 +398,16 @@ impl<'c> Check<'c> {
     }
 
     /// Checks one block's record; its checksums are right already.
-    fn block(&mut self, segment: &Segment, place: Place, record: &Record, end: (u32, u64)) {
+    ///
+    /// # Errors
+    /// When what came before can be neither noted nor found.
+    fn block(
+        &mut self,
+        segment: &Segment,
+        place: Place,
+        record: &Record,
+        end: (u32, u64),
+    ) -> Result<(), StoreError> {
         let height = record.prefix.height;
         let mut wrong = Vec::new();
         match self.read(record) {
@@ -390,7 +417,7 @@ impl<'c> Check<'c> {
             }
             Ok((stored, mut whats)) => {
                 wrong.append(&mut whats);
-                self.follow(&stored.block, place, &mut wrong);
+                self.follow(&stored.block, place, &mut wrong)?;
                 self.indexed(&stored);
             }
         }
@@ -430,9 +457,11 @@ impl<'c> Check<'c> {
             }
         }
         self.at_height(end);
+        Ok(())
     }
 
-    /// Reads a record's block as if its transactions had just been posted. A flaw that leaves a block
+    /// Reads a record's block as if its transactions had just been posted to a node that takes all that any
+    /// takes. A flaw that leaves a block
     /// is listed beside it.
     fn read(&mut self, record: &Record) -> Result<(StoredBlock, Vec<Wrong>), Wrong> {
         let header = record.header().map_err(|flaw| (flaw.offset, flaw.what))?;
@@ -506,7 +535,12 @@ impl<'c> Check<'c> {
     }
 
     /// Checks that the block continues the chain and that every transaction may follow the state.
-    fn follow(&mut self, block: &Block, place: Place, wrong: &mut Vec<Wrong>) {
+    fn follow(
+        &mut self,
+        block: &Block,
+        place: Place,
+        wrong: &mut Vec<Wrong>,
+    ) -> Result<(), StoreError> {
         let header = &block.header;
         if let Err(error) = block.check() {
             wrong.push((0, error.to_string()));
@@ -537,6 +571,7 @@ impl<'c> Check<'c> {
             if header.parent_state != self.parent.state {
                 wrong.push((0, "the block follows another state".into()));
             }
+            self.past.block(header.height, place)?;
             let mut overlay = Overlay::new(&self.view);
             let mut before: Option<&Arc<Verified<Transaction>>> = None;
             for (index, entry) in (0..).zip(&block.entries) {
@@ -554,16 +589,21 @@ impl<'c> Check<'c> {
                 if let Err(why) = applied {
                     wrong.push((0, format!("transaction {index} does not apply: {why}")));
                 }
-                match entry {
-                    Entry::Asset(_) => {}
-                    Entry::Tracker(entry) => self.tracker.remember(entry, place, index),
-                    Entry::Consortium(entry) => self.consortium.remember(entry, place, index),
+                // Transactions of this block are on the overlay.
+                if !matches!(entry, Entry::Asset(_)) {
+                    self.past.passed(entry, header.height, index);
                 }
             }
             self.tracker.book.forget(header.height);
             self.consortium.book.forget(header.height);
             let changes = overlay.into_changes();
-            self.view.follow(block, place, &changes);
+            self.view.follow(&changes);
+            for (index, entry) in (0..).zip(&block.entries) {
+                if matches!(entry, Entry::Asset(_)) {
+                    self.past.passed(entry, header.height, index);
+                }
+            }
+            self.past.block_ended(header.height)?;
             self.report.tip = Tip {
                 height: header.height,
                 hash: header.hash(),
@@ -583,6 +623,7 @@ impl<'c> Check<'c> {
             }
         }
         self.parent = block.as_parent();
+        Ok(())
     }
 
     /// Adds the block's entries to what the run that covers it should have.
@@ -707,18 +748,15 @@ impl<'c> Check<'c> {
     }
 }
 
-/// The ledger in ordered maps, texts left in the log: slow, obvious, and the judge of the store.
+/// What is unspent in an ordered map, and all that was in the log: slow, obvious, and the judge of the
+/// store.
 struct NaiveView<'l> {
-    log: &'l Log,
+    past: &'l Past<'l>,
     outputs: BTreeMap<OutputRef, Unspent>,
-    transactions: BTreeMap<TransactionId, (Place, u32)>,
 }
 
 impl NaiveView<'_> {
-    fn follow(&mut self, block: &Block, place: Place, changes: &Changes) {
-        for (index, transaction) in block.assets() {
-            self.transactions.insert(transaction.id(), (place, index));
-        }
+    fn follow(&mut self, changes: &Changes) {
         for (output, unspent) in &changes.outputs {
             match unspent {
                 Some(unspent) => self.outputs.insert(*output, *unspent),
@@ -734,27 +772,20 @@ impl View for NaiveView<'_> {
     }
 
     fn is_committed(&self, transaction: &TransactionId) -> bool {
-        self.transactions.contains_key(transaction)
+        self.past.transaction(transaction).is_some()
     }
 
     fn transaction(&self, id: &TransactionId) -> Option<Arc<Verified<Transaction>>> {
-        let (place, index) = self.transactions.get(id)?;
-        // Its checksums were found right a moment ago; if it cannot be read now, the rules will say that
-        // an output is missing, which is a finding.
-        let Text::Asset(text) = self.log.text(*place, *index).ok()? else {
-            return None;
-        };
-        let transaction = Parser::new(Default::default()).parse_stored(text).ok()?;
+        let text = self.past.transaction(id)?;
+        let transaction = Parser::new(Rules::WIDEST).parse_stored(text).ok()?;
         Some(Arc::new(Verified::from_stored(transaction)))
     }
 }
 
-/// The tracker's book, and where the newest entry with each key lies: the slow way to decide every entry
-/// once more.
+/// The tracker's book and its entries so far: the slow way to decide every entry once more.
 struct NaiveTracker<'l> {
-    log: &'l Log,
+    past: &'l Past<'l>,
     book: tracker::Book,
-    newest: BTreeMap<(u8, Vec<u8>), (Place, u32)>,
     /// Whether signatures are verified again.
     signatures: bool,
 }
@@ -847,41 +878,18 @@ impl NaiveTracker<'_> {
             }
         }
     }
-
-    fn remember(&mut self, entry: &tracker::Entry, place: Place, index: u32) {
-        entry.index_keys(&mut |key| {
-            self.newest.insert(owned(key), (place, index));
-        });
-    }
-}
-
-/// A key without a lifetime: its kind and its bytes.
-fn owned(key: IndexKey<'_>) -> (u8, Vec<u8>) {
-    match key {
-        IndexKey::Object(name) => (1, name.into()),
-        IndexKey::Owner(owner) => (3, owner.into()),
-        IndexKey::Type(number) => (4, vec![number]),
-        IndexKey::Sequence(number) => (5, number.to_le_bytes().into()),
-        IndexKey::Request(digest) => (6, digest.into()),
-    }
 }
 
 impl History for NaiveTracker<'_> {
     fn newest(&self, key: IndexKey<'_>) -> Option<Arc<tracker::Entry>> {
-        let (place, index) = self.newest.get(&owned(key))?;
-        match self.log.text(*place, *index).ok()? {
-            Text::Tracker(text) => tracker::Entry::read(text).ok().map(Arc::new),
-            Text::Asset(_) | Text::Consortium(_) => None,
-        }
+        self.past.newest(key)
     }
 }
 
-/// The consortium's book, and where the newest entry with each key lies: the slow way to decide every
-/// entry once more.
+/// The consortium's book and its entries so far: the slow way to decide every entry once more.
 struct NaiveConsortium<'l> {
-    log: &'l Log,
+    past: &'l Past<'l>,
     book: consortium::Book,
-    newest: BTreeMap<(u8, Vec<u8>), (Place, u32)>,
     prover: consortium::Prover,
     /// Whether signatures are verified again.
     signatures: bool,
@@ -914,34 +922,10 @@ impl NaiveConsortium<'_> {
             .record(entry, header.height)
             .map_err(|violation| violation.to_string())
     }
-
-    fn remember(&mut self, entry: &consortium::Entry, place: Place, index: u32) {
-        entry.index_keys(&mut |key| {
-            self.newest.insert(owned_consortium(key), (place, index));
-        });
-    }
-}
-
-/// A key without a lifetime: its kind and its bytes.
-fn owned_consortium(key: consortium::IndexKey<'_>) -> (u8, Vec<u8>) {
-    use consortium::IndexKey;
-    match key {
-        IndexKey::Proposal(id) => (1, id.0.into()),
-        IndexKey::Proposed(id) => (2, id.0.into()),
-        IndexKey::Vote(id, did) => (3, [&id.0[..], &did.0].concat()),
-        IndexKey::Ledger(name) => (4, name.into()),
-        IndexKey::Sequence(name, number) => (5, [name.as_bytes(), &number.to_le_bytes()].concat()),
-        IndexKey::Member(did) => (6, did.0.into()),
-        IndexKey::Request(digest) => (7, digest.into()),
-    }
 }
 
 impl consortium::History for NaiveConsortium<'_> {
     fn newest(&self, key: consortium::IndexKey<'_>) -> Option<Arc<consortium::Entry>> {
-        let (place, index) = self.newest.get(&owned_consortium(key))?;
-        match self.log.text(*place, *index).ok()? {
-            Text::Consortium(text) => consortium::Entry::read(text).ok().map(Arc::new),
-            Text::Asset(_) | Text::Tracker(_) => None,
-        }
+        self.past.newest(key)
     }
 }

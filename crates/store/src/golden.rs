@@ -66,8 +66,8 @@ pub(crate) mod tests {
     use std::{path::PathBuf, sync::Arc};
 
     use daybook_ledger::{
-        Block, BlockTime, Draft, Height, OutputRef, Overlay, Rejection, RejectionClass, Rules,
-        SigningKey, Transaction, TransactionId, Unspent, Verified, View,
+        Block, BlockTime, Draft, Height, OutputRef, Overlay, Rejection, RejectionClass, SigningKey,
+        Transaction, TransactionId, Unspent, Verified, View,
         block::{Genesis, Parent, Validator},
         json::Object,
     };
@@ -105,7 +105,6 @@ pub(crate) mod tests {
     pub(crate) fn options() -> Options {
         Options {
             segment_bytes: 8_192,
-            rules: Rules::default(),
             ..Options::default()
         }
     }

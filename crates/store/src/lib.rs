@@ -27,7 +27,7 @@ mod unspent;
 mod writer;
 
 use daybook_ledger::{
-    Block, BlockTime, Height, Rejection, Rules, TransactionId,
+    Block, BlockTime, Height, Rejection, TransactionId,
     block::{BlockHash, StateHash},
 };
 
@@ -85,8 +85,6 @@ pub struct Options {
     pub checkpoint_bytes: u64,
     /// Index entries kept in memory before they are written as a sorted run.
     pub run_entries: usize,
-    /// How stored transactions are read.
-    pub rules: Rules,
 }
 
 impl Default for Options {
@@ -97,7 +95,6 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             checkpoint_bytes: 256 << 20,
             run_entries: 1 << 19,
-            rules: Rules::default(),
         }
     }
 }

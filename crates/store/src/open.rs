@@ -6,7 +6,7 @@ use std::{
 };
 
 use daybook_ledger::{
-    BlockTime, Header, Height, OutputRef, Parser, Unspent,
+    BlockTime, Header, Height, OutputRef, Parser, Rules, Unspent,
     block::{BlockHash, Genesis, StateHash},
 };
 use parking_lot::RwLock;
@@ -31,6 +31,8 @@ pub(crate) struct Folders {
     pub(crate) log: PathBuf,
     pub(crate) index: PathBuf,
     pub(crate) checkpoint: PathBuf,
+    /// What a check keeps on disk meanwhile.
+    pub(crate) past: PathBuf,
 }
 
 impl Folders {
@@ -39,6 +41,7 @@ impl Folders {
             log: dir.join("log"),
             index: dir.join("index"),
             checkpoint: dir.join("checkpoint"),
+            past: dir.join("check"),
         }
     }
 
@@ -196,7 +199,7 @@ pub fn open(
         parent,
         state,
         exact_from: reaches,
-        parser: Parser::new(options.rules.clone()),
+        parser: Parser::new(Rules::WIDEST),
     };
     let mut scan = Scan::new(&log, from)?;
     let mut entries = EntryMaker::new(index.shared().secret);
@@ -281,7 +284,6 @@ pub fn open(
     let shared = Arc::new(Shared {
         dir: dir.to_owned(),
         disk,
-        rules: options.rules.clone(),
         genesis: genesis.clone(),
         chain: genesis_hash,
         log,

@@ -47,7 +47,6 @@ type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) rules: Rules,
     pub(crate) genesis: Genesis,
     pub(crate) chain: BlockHash,
     pub(crate) log: Arc<Log>,
@@ -102,7 +101,7 @@ impl Shared {
 
     pub(crate) fn with_parser<T>(&self, work: impl FnOnce(&mut Parser) -> T) -> T {
         let parser = self.parsers.lock().pop();
-        let mut parser = parser.unwrap_or_else(|| Parser::new(self.rules.clone()));
+        let mut parser = parser.unwrap_or_else(|| Parser::new(Rules::WIDEST));
         let done = work(&mut parser);
         let mut parsers = self.parsers.lock();
         if parsers.len() < PARSERS_MAX {

@@ -5,7 +5,7 @@ mod support;
 
 use std::{path::Path, sync::Arc};
 
-use daybook_ledger::Height;
+use daybook_ledger::{Draft, Height, Parser, Rules, json::Object};
 use daybook_store::{
     CheckOptions, Options, StoreError, check,
     disk::{Disk, RealDisk, simulated::SimulatedDisk},
@@ -50,6 +50,65 @@ fn a_checkpoint_written_while_blocks_are_published_is_exact_once_replayed() {
         }
     }
     println!("{fuzzy} images had a checkpoint below their tip");
+}
+
+#[test]
+fn what_was_taken_by_wider_rules_of_an_earlier_day_is_no_damage() {
+    let wide = Draft::create(Object::from_iter([("a.b", "language")]))
+        .metadata(json(r#"{"language":"klingon"}"#))
+        .output(1, &key(1));
+    let mut parser = Parser::new(Rules::WIDEST);
+    let wide = wide.sign_with(&mut parser, &[&key(1)]).unwrap();
+    assert!(
+        Parser::new(Rules::default())
+            .parse(wide.canonical().clone())
+            .is_err(),
+        "by the usual rules it would be refused"
+    );
+    let disk = SimulatedDisk::new();
+    let (_, mut writer, _) = open(&disk, small()).unwrap();
+    let made = Maker::new(1).block(vec![wide.clone()], vec![]);
+    put(&mut writer, &made).unwrap();
+    writer.close().unwrap();
+    let report = check(
+        Path::new(DIR),
+        Arc::new(disk.fork()),
+        &CheckOptions {
+            signatures: true,
+            ..CheckOptions::default()
+        },
+        &mut |_, _| {},
+    );
+    assert_eq!(report.unwrap().findings, []);
+    let (store, ..) = open(&disk, small()).unwrap();
+    assert!(store.transaction(&wide.id()).unwrap().is_some());
+}
+
+#[test]
+fn a_check_looks_up_what_came_before_on_disk_and_leaves_nothing_behind() {
+    let (made, _) = chain(35, 40, 8);
+    let disk = SimulatedDisk::new();
+    let (_, mut writer, _) = open(&disk, small()).unwrap();
+    made.iter().for_each(|made| put(&mut writer, made).unwrap());
+    writer.close().unwrap();
+    // A check that was cut off left a file that is no run.
+    let dir = Path::new(DIR).join("check");
+    disk.create_dir(&dir).unwrap();
+    let left = disk.create(&dir.join("00000001.run")).unwrap();
+    left.write_at(b"half a run", 0).unwrap();
+    let mut made_there = 0;
+    let report = check(
+        Path::new(DIR),
+        Arc::new(disk.clone()),
+        &CheckOptions {
+            store: small(),
+            ..CheckOptions::default()
+        },
+        &mut |_, _| made_there = made_there.max(disk.list(&dir).unwrap().len()),
+    );
+    assert_eq!(report.unwrap().findings, []);
+    assert!(made_there > 2, "it has runs on disk meanwhile");
+    assert_eq!(disk.list(&dir).unwrap(), [""; 0]);
 }
 
 #[test]

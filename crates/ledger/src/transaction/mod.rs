@@ -159,6 +159,24 @@ impl Version {
     }
 }
 
+impl Rules {
+    /// The widest rules that a node may have. What a durable block holds was checked by those of its day,
+    /// which may have allowed more than those of today do: it is read by these.
+    pub const WIDEST: Rules = Rules {
+        key_names: false,
+        language: false,
+        all_owners_sign: false,
+        limits: Limits {
+            // One must fit into a block and into memory many times.
+            transaction_bytes_max: 64 << 20,
+            // Each level takes some of a thread's stack.
+            json_depth_max: 1_000,
+            condition_depth_max: 1_000,
+            outputs_max: 65_535,
+        },
+    };
+}
+
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
@@ -176,7 +194,7 @@ impl Default for Limits {
             transaction_bytes_max: 1 << 20,
             json_depth_max: 512,
             condition_depth_max: 100,
-            outputs_max: 65_535,
+            outputs_max: Rules::WIDEST.limits.outputs_max,
         }
     }
 }
@@ -355,7 +373,7 @@ impl Parser {
 
     /// Reads a transaction that a block holds: canonical text whose id and signatures were checked
     /// before it was stored. The id is taken from the text and not computed again, and
-    /// [`Input::message`] is left zero.
+    /// [`Input::message`] is left zero. It is read by [`Rules::WIDEST`], whatever the rules are today.
     ///
     /// # Errors
     /// A [`Rejection`] when the text is no such transaction: the store is damaged.
@@ -363,7 +381,7 @@ impl Parser {
         read::read(
             &text,
             Mode::Stored,
-            &self.rules,
+            &Rules::WIDEST,
             &mut self.keys,
             &mut self.scratch,
         )

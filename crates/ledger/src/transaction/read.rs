@@ -21,7 +21,7 @@ use crate::{
 pub(super) enum Mode {
     /// From a client: everything is checked but the id, which takes hashing.
     Posted,
-    /// From a durable block: id, messages and the rules about key names were checked before.
+    /// From a durable block: id, messages and who signed were checked before, by the rules of then.
     Stored,
 }
 
@@ -71,8 +71,8 @@ pub(super) fn read(
     std::str::from_utf8(text).ok()?;
     let mut at = Cursor { bytes: text, at: 0 };
     let names = Names {
-        key_names: rules.key_names && mode == Mode::Posted,
-        language: rules.language && mode == Mode::Posted,
+        key_names: rules.key_names,
+        language: rules.language,
         depth_max: rules.limits.json_depth_max,
     };
 

@@ -312,6 +312,30 @@ fn messages_do_not_grow_with_what_they_quote() {
 }
 
 #[test]
+fn what_a_block_holds_is_read_by_the_widest_rules_whatever_those_of_today_are() {
+    let mut lamp = lamp();
+    let deep = format!("{}{}", "[".repeat(40), "]".repeat(40));
+    let deep: Value = serde_json::from_str(&deep).unwrap();
+    lamp["metadata"] = json!({ "a.b": 1, "language": "klingon", "deep": deep });
+    resign(&mut lamp, &[&key("alice")]);
+    let text = bytes::Bytes::from(lamp.to_string());
+    let taken = Parser::new(Rules::WIDEST).parse(text.clone()).unwrap();
+    let narrow = Rules {
+        limits: Limits {
+            transaction_bytes_max: 10,
+            json_depth_max: 8,
+            condition_depth_max: 1,
+            outputs_max: 1,
+        },
+        ..Rules::default()
+    };
+    let mut parser = Parser::new(narrow);
+    assert!(parser.parse(text).is_err(), "today it is refused");
+    let stored = parser.parse_stored(taken.canonical().clone()).unwrap();
+    assert_eq!(stored.id(), taken.id());
+}
+
+#[test]
 fn bounds_are_kept() {
     let parser = |limits: Limits| {
         Parser::new(Rules {

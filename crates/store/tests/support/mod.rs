@@ -62,7 +62,6 @@ pub(crate) fn small() -> Options {
         segment_bytes: 32 << 10,
         checkpoint_bytes: 24 << 10,
         run_entries: 60,
-        rules: Rules::default(),
     }
 }
 
