@@ -87,7 +87,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     tracker()?;
     bus()?;
+    multipart()?;
     consortium()
+}
+
+/// Forms as browsers, programs and attackers send them.
+fn multipart() -> Result<(), Box<dyn std::error::Error>> {
+    let bodies = [
+        "multipart/form-data; boundary=XyZ\n--XyZ\r\nContent-Disposition: form-data; name=\"file\"; \
+         filename=\"Акт 7.PDF\"\r\nContent-Type: application/pdf\r\n\r\n\r\n--Xy\r\n--XyZ--\r\n",
+        "multipart/form-data; boundary=\"a b\"\nnobody's\r\n--a b  \r\ncontent-disposition: form-data; \
+         filename*=UTF-8''%d0%90.txt; name=b\r\n\r\n\r\n--a b\r\nContent-Disposition: x;name=c\r\n\r\n\
+         y\r\n--a b--",
+        "multipart/form-data;boundary=-\n---\r\nContent-Disposition:;;name=\"\\\"\\\\\r\n\r\n\r\n-----",
+        "multipart/form-data; boundary=XyZ\n--XyZ\r\n\r\nno head\r\n--XyZ--",
+        "multipart/form-data; boundary=XyZ\n--XyZ \t\r\nContent-Disposition: form-data; name=cut",
+    ];
+    for (i, body) in bodies.iter().enumerate() {
+        save("multipart", i, body.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Packets, payloads and notes of a small bus.
