@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use daybook_bus::{Begun, Moment, Note, Secret};
+use daybook_bus::{Begun, Done, Moment, Note, Secret};
 use daybook_ledger::{
     Draft, OutputRef, SigningKey, TransactionId, Version,
     canonical::canon,
@@ -169,9 +169,11 @@ fn bus() -> Result<(), Box<dyn std::error::Error>> {
             no: 1,
             at: Moment(1_767_225_600_000_000),
             request_id: request_id.clone(),
-            name: name.clone(),
-            quiet: false,
-            answer: Some("2/communication,[\"api:response\",{}]".into()),
+            done: Done {
+                name: name.clone(),
+                quiet: false,
+                answer: Some("2/communication,[\"api:response\",{}]".into()),
+            },
         },
         begun(Begun::Storing),
         Note::Dropped {
