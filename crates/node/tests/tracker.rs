@@ -16,22 +16,23 @@ use std::{
     time::Duration,
 };
 
-use common::{Node, daybook, get, post};
+use common::{Node, check, daybook, get, post, power_cuts};
 use daybook_client::{
-    Fate, Submission,
+    Client, Fate, Submission,
     tracker::{ChannelState, CoSigned, Contract, Listing, PeerKey, Price, Settled, Suite, Tracker},
 };
 use daybook_ledger::{
-    Draft, PublicKey, SigningKey,
+    Draft, Operation, OutputRef, PublicKey, SigningKey, TransactionId,
     tracker::{Address, draft},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
-const ROUNDS_DEFAULT: u64 = 20;
 /// Peers who open, pay and close without noticing the kills.
 const WORKERS: usize = 4;
+/// Peers whose tokens go through the asset ledger as well, meanwhile.
+const EARNERS: u8 = 2;
 /// Acknowledged commands after which a round's kill comes, at most.
 const ACKNOWLEDGED_MAX: u64 = 60;
 /// Between the last of them and the kill, at most: so that it falls anywhere in the work of a block.
@@ -415,23 +416,209 @@ impl Worker {
     }
 }
 
+/// What became of one channel that was left to its lock.
+struct Left {
+    name: String,
+    /// Tokens of the receipt that was deposited; 0 for none.
+    parked: u64,
+}
+
+/// Earns into a wallet, is paid out, and deposits what it got: each cycle sends the same tokens through both
+/// books. Some of its channels are left to their locks, with a deposited receipt and without.
+struct Earner {
+    tracker: Tracker,
+    payee: Tracker,
+    wallet: Address,
+    assets: Client,
+    token: TransactionId,
+    holder: PublicKey,
+    /// Who is paid, and deposits.
+    owner: SigningKey,
+    /// A spend address whose channels nobody closes.
+    patient: Address,
+    left: Vec<Left>,
+    paid: Vec<TransactionId>,
+    cycles: u64,
+}
+
+/// Channels of one earner that are left to their locks: what its patient address can pay.
+const LEFT_MAX: usize = 20;
+/// What a cycle earns.
+const EARNED: u64 = 1_500;
+
+impl Earner {
+    async fn new(node: &Node, name: u8) -> Earner {
+        let (payer, payee) = (
+            PeerKey::generate(Suite::Ed25519),
+            PeerKey::generate(Suite::Rsa),
+        );
+        let facts = info(node);
+        let tracker = connect(node.url(), payer).await;
+        let patient = tracker.open_spend().await.unwrap();
+        assert_eq!(patient.current.amount, 10_000);
+        Earner {
+            wallet: payee.common_address(),
+            payee: connect(node.url(), payee).await,
+            assets: Client::builder(node.url().parse().unwrap())
+                .settle_within(PATIENCE)
+                .build()
+                .unwrap(),
+            token: facts["token"].as_str().unwrap().parse().unwrap(),
+            holder: facts["holder"].as_str().unwrap().parse().unwrap(),
+            owner: SigningKey::from_seed([200 + name; 32]),
+            patient: Address::parse(&patient.address).unwrap(),
+            left: Vec::new(),
+            paid: Vec::new(),
+            cycles: 0,
+            tracker,
+        }
+    }
+
+    /// Opens a channel to the wallet.
+    async fn open(&self, name: String, from: &Address, planned: u64) -> Contract {
+        let contract = Contract {
+            channel: name.into(),
+            from: from.text().clone(),
+            to: self.wallet.text().clone(),
+            price: PRICE,
+            planned,
+        };
+        let (payer, payee) = (self.tracker.key(), self.payee.key());
+        let text = draft::open_transfer(&contract, payer.pem(), payee.pem(), None);
+        let opened = self.payee.open_transfer(&signed(text, payer, payee)).await;
+        opened.unwrap();
+        contract
+    }
+
+    fn receipt(&self, contract: &Contract, settled: &Settled) -> CoSigned {
+        let (payer, payee) = (self.tracker.key(), self.payee.key());
+        let text = draft::close_transfer(contract, settled, payer.pem(), payee.pem(), None);
+        signed(text, payer, payee)
+    }
+
+    async fn cycle(&mut self, acknowledged: &AtomicU64) {
+        let done = || acknowledged.fetch_add(1, Ordering::Release);
+        let spend = self.tracker.open_spend().await.unwrap();
+        assert_eq!(spend.current.amount, 10_000);
+        done();
+        let address = Address::parse(&spend.address).unwrap();
+        let name = format!("{} {}", self.owner.public_key(), self.cycles);
+        let contract = self.open(name.clone(), &address, 4).await;
+        done();
+        let settled = Settled {
+            count: 3,
+            tokens: EARNED,
+            volume: 100_000_000,
+        };
+        let receipt = self.receipt(&contract, &settled);
+        self.payee.close_transfer(&receipt).await.unwrap();
+        done();
+        let closed = self.tracker.close_address(&address).await.unwrap();
+        assert_eq!(closed.state.amount, 10_000 - EARNED);
+        done();
+        if self.left.len() < LEFT_MAX && self.cycles % 3 != 0 {
+            self.leave(format!("{name} left"), self.cycles % 3 == 1)
+                .await;
+            done();
+        }
+        let owner = self.owner.public_key();
+        let paid = self.payee.pay_out(&self.wallet, &owner, EARNED).await;
+        let paid = paid.unwrap();
+        done();
+        let paid: TransactionId = paid["transactionId"].as_str().unwrap().parse().unwrap();
+        assert!(!self.paid.contains(&paid), "one TRANSFER for each payout");
+        self.paid.push(paid);
+        let output = OutputRef {
+            transaction: paid,
+            index: 0,
+        };
+        let deposit = Draft::transfer(self.token.as_asset())
+            .spend(output, &self.owner)
+            .output(EARNED, self.holder)
+            .sign(&[&self.owner])
+            .unwrap();
+        let fate = self.assets.commit(&Submission::from(&deposit)).await;
+        assert!(matches!(fate, Fate::Committed(_)), "{fate:?}");
+        done();
+        self.cycles += 1;
+    }
+
+    /// Opens a channel of one quantum that nobody closes.
+    async fn leave(&mut self, name: String, parks: bool) {
+        let contract = self.open(name.clone(), &self.patient, 1).await;
+        let settled = Settled {
+            count: 1,
+            tokens: PRICE.amount,
+            volume: 1,
+        };
+        if parks {
+            let receipt = self.receipt(&contract, &settled);
+            self.payee.park(&receipt).await.unwrap();
+        }
+        self.left.push(Left {
+            name,
+            parked: if parks { settled.tokens } else { 0 },
+        });
+    }
+
+    /// Waits for all locks, and compares what the log says with what was acknowledged. Answers what is owed
+    /// to the wallet in the end.
+    async fn reckon(&self) -> u64 {
+        for left in &self.left {
+            let closed = async {
+                while self.payee.channel_state(&left.name).await.unwrap() != ChannelState::Closed {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(PATIENCE, closed).await.unwrap();
+        }
+        let executed: u64 = self.left.iter().map(|left| left.parked).sum();
+        let closed = self.tracker.close_address(&self.patient).await.unwrap();
+        assert_eq!(closed.state.amount, 10_000 - executed);
+        let wallet = self.payee.common_state(&self.wallet).await.unwrap();
+        assert_eq!((wallet.own.fact, wallet.own.plan), (executed, 0));
+        assert_eq!(wallet.profit, self.cycles * EARNED);
+        let channels = self.cycles + self.left.len() as u64;
+        for (tx_type, count) in [(8, channels), (16, channels), (128, self.cycles)] {
+            let listing = Listing {
+                tx_type: Some(tx_type),
+                page_size: Some(1),
+                ..Listing::default()
+            };
+            let listed = self.payee.first_transactions(&listing, 1).await.unwrap();
+            assert_eq!(listed.meta.unwrap().total_count, count, "type {tx_type}");
+        }
+        let owner = self.owner.public_key();
+        let held = self.assets.outputs(&owner, Some(false)).await.unwrap();
+        assert_eq!(held, [], "all of it was deposited");
+        let mut got = self.assets.outputs(&owner, Some(true)).await.unwrap();
+        let mut paid: Vec<OutputRef> = self
+            .paid
+            .iter()
+            .map(|id| OutputRef {
+                transaction: *id,
+                index: 0,
+            })
+            .collect();
+        got.sort();
+        paid.sort();
+        assert_eq!(got, paid, "what was paid came once, and nothing else did");
+        executed
+    }
+}
+
 #[test]
 fn a_node_killed_under_load_loses_no_acknowledged_command_and_does_none_twice() {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok();
-        text.map(|text| text.parse::<u64>().unwrap())
-    };
-    let seed = number("CRASH_SEED").unwrap_or_else(rand::random);
-    let rounds = number("CRASH_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
-    println!("CRASH_SEED={seed} CRASH_ROUNDS={rounds}");
-    Runtime::new().unwrap().block_on(run(seed, rounds));
+    power_cuts(run);
 }
 
 async fn run(seed: u64, rounds: u64) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("data");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut node = Node::start(&dir);
+    // Long enough for a node to be killed and started in between, short enough to be waited for.
+    let locks = ["--tracker-transfer-lifetime-seconds", "30"];
+    let mut node = Node::start_with(&dir, &locks);
     let address = node.address().to_owned();
     let pem = info(&node)["pem"].clone();
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -460,6 +647,17 @@ async fn run(seed: u64, rounds: u64) {
             worker
         });
     }
+    let mut earners = JoinSet::new();
+    for name in 0..EARNERS {
+        let mut earner = Earner::new(&node, name).await;
+        let (acknowledged, over) = (acknowledged.clone(), over.clone());
+        earners.spawn(async move {
+            while over.load(Ordering::Acquire) == 0 {
+                earner.cycle(&acknowledged).await;
+            }
+            earner
+        });
+    }
     for round in 1..=rounds {
         let target =
             acknowledged.load(Ordering::Acquire) + random.random_range(1..=ACKNOWLEDGED_MAX);
@@ -473,7 +671,7 @@ async fn run(seed: u64, rounds: u64) {
         .unwrap_or_else(|_| panic!("round {round}: the node serves"));
         tokio::time::sleep(after).await;
         node.kill();
-        node = Node::start_with(&dir, &["--listen", &address]);
+        node = Node::start_with(&dir, &[&locks[..], &["--listen", &address]].concat());
         assert_eq!(
             info(&node)["pem"],
             pem,
@@ -487,23 +685,29 @@ async fn run(seed: u64, rounds: u64) {
         worker.reckon().await;
         cycles += worker.cycles;
     }
+    let (mut owed, mut payouts) = (0, 0);
+    while let Some(earner) = earners.join_next().await {
+        let earner = earner.unwrap();
+        owed += earner.reckon().await;
+        payouts += earner.cycles;
+        cycles += earner.cycles;
+    }
     let last = info(&node);
+    assert_eq!(last["held"], MINT.to_string());
+    assert_eq!(last["wallet"], (MINT - owed).to_string());
+    let token: TransactionId = last["token"].as_str().unwrap().parse().unwrap();
+    let (client, token) = (node.client(), token.as_asset());
+    let moved = client.transactions_of_asset(&token, Some(Operation::Transfer), false);
+    let moved = moved.await.unwrap().len() as u64;
     assert_eq!(
-        (&last["wallet"], &last["held"]),
-        (&MINT.to_string().into(), &MINT.to_string().into())
+        moved,
+        1 + 2 * payouts,
+        "the first deposit, and two for each payout"
     );
     assert_eq!(last["open"]["channels"], 0);
     println!("{cycles} channels in {} blocks", last["head"]["height"]);
     assert_eq!(node.stop().code(), Some(0));
     check(&dir);
-}
-
-fn check(dir: &Path) {
-    let dir = dir.display().to_string();
-    let report = daybook(&["--json", "check", "--signatures", "--data-dir", &dir])
-        .ok()
-        .one();
-    assert_eq!(report["ok"], true, "{report}");
 }
 
 #[test]
