@@ -27,9 +27,13 @@ pub(crate) async fn answer(
     began: Instant,
 ) -> Result<Reply, Infallible> {
     let in_flight = connection.begin();
-    let guest = gateway.settings.guest.as_ref().filter(|guest| {
-        connection.endpoint.serves == Serves::Api && guest.takes(request.uri().path())
-    });
+    let guest = match connection.endpoint.serves {
+        Serves::Api => {
+            let mut guests = gateway.settings.guests.iter();
+            guests.find(|guest| guest.takes(request.uri().path()))
+        }
+        Serves::Streams => None,
+    };
     if let Some(guest) = guest.cloned() {
         let head = (request.method(), request.headers());
         let checked = gate::check(&gateway, &connection, None, head.0, head.1, began);
@@ -41,9 +45,7 @@ pub(crate) async fn answer(
                 answered.map(Body::of_guest)
             }
         };
-        gateway
-            .meters
-            .request(None, reply.status(), began.elapsed());
+        gateway.meters.guest(reply.status(), began.elapsed());
         let body = reply.body_mut();
         body.in_flight = Some(in_flight);
         body.meters = Some(gateway.meters.clone());

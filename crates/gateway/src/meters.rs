@@ -13,8 +13,8 @@ const STATUSES: [u16; 17] = [
     101, 200, 202, 400, 401, 403, 404, 405, 408, 409, 413, 421, 426, 429, 500, 503, 0,
 ];
 
-/// Routes, and a place for unknown paths.
-const ROUTES: usize = Route::ALL.len() + 1;
+/// Routes, a place for unknown paths, and one for those of guests.
+const ROUTES: usize = Route::ALL.len() + 2;
 
 pub(crate) struct Meters {
     requests: Box<[[OnceLock<Counter>; STATUSES.len()]; ROUTES]>,
@@ -64,8 +64,21 @@ impl Meters {
     }
 
     pub(crate) fn request(&self, route: Option<Route>, status: StatusCode, took: Duration) {
-        let place = route.map_or(ROUTES - 1, |route| route as usize);
-        let name = route.map_or("unknown", Route::template);
+        let place = route.map_or(ROUTES - 2, |route| route as usize);
+        self.count(
+            place,
+            route.map_or("unknown", Route::template),
+            status,
+            took,
+        );
+    }
+
+    /// A request that a guest answered.
+    pub(crate) fn guest(&self, status: StatusCode, took: Duration) {
+        self.count(ROUTES - 1, "guest", status, took);
+    }
+
+    fn count(&self, place: usize, name: &'static str, status: StatusCode, took: Duration) {
         let code = status.as_u16();
         let slot = STATUSES
             .iter()

@@ -71,8 +71,9 @@ pub struct Settings {
     pub write_token: Option<Token>,
     /// The wallet tracker; `None` where no tracker runs.
     pub tracker: Option<TrackerSettings>,
-    /// What answers further paths of the main listener, such as the gateways of a consortium's members.
-    pub guest: Option<Arc<dyn Guest>>,
+    /// What answers further paths of the main listener, such as the gateways of a consortium's members and
+    /// the service bus; the first that takes a path.
+    pub guests: Vec<Arc<dyn Guest>>,
     /// Renders `/metrics`; without it that path is unknown.
     pub metrics: Option<PrometheusHandle>,
     /// Gives units of a development token away; without it that path is unknown.
@@ -110,7 +111,7 @@ impl Default for Settings {
             shutdown_timeout: Duration::from_secs(10),
             write_token: None,
             tracker: None,
-            guest: None,
+            guests: Vec::new(),
             metrics: None,
             faucet: None,
             bus: None,

@@ -3,18 +3,20 @@
 use std::{
     fs,
     io::{self, Read},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use daybook_bus::Pattern;
 use daybook_bus_gateway::{
-    AdminToken, Disk, Handle, Keyring, KeyringError, Listener, Redb, Running, ServiceKey, Settings,
-    new_key,
+    AdminToken, Disk, Handle, Keyring, KeyringError, Listener, Mount, Redb, Running, ServiceKey,
+    Settings, new_key,
 };
+use daybook_gateway::{Guest, GuestAnswer};
 use daybook_pipeline::Node;
+use hyper::body::Incoming;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -51,6 +53,8 @@ const DEV_ID: &str = "dev";
 pub(crate) struct BusConfig {
     /// Where it listens; `None` for nowhere.
     pub(crate) listen: Option<SocketAddr>,
+    /// The main listener answers its Socket.IO as well.
+    pub(crate) on_main_listener: bool,
     /// A key for every name is made for this run.
     pub(crate) dev: bool,
     rules: daybook_bus::Settings,
@@ -103,6 +107,7 @@ impl BusConfig {
             .map(PathBuf::from);
         Ok(BusConfig {
             listen,
+            on_main_listener: settings.switch("bus.on_main_listener"),
             dev: settings.switch("dev"),
             rules,
             connections: small(within("bus.connections", 1, 1 << 20)?),
@@ -144,6 +149,32 @@ pub(crate) struct LiveBus {
     pub(crate) dev_key: Option<String>,
     pub(crate) reloader: Reloader,
     running: Running,
+}
+
+/// The bus on the main listener, which is there before the bus is.
+#[derive(Debug, Default)]
+pub(crate) struct MountedBus(OnceLock<Mount>);
+
+impl MountedBus {
+    pub(crate) fn open(&self, bus: &LiveBus) {
+        // A node starts one bus.
+        let _ = self.0.set(bus.running.mount());
+    }
+}
+
+impl Guest for MountedBus {
+    fn takes(&self, path: &str) -> bool {
+        Mount::takes(path)
+    }
+
+    fn answer(&self, request: http::Request<Incoming>, _: IpAddr, _: bool) -> GuestAnswer<'_> {
+        Box::pin(async move {
+            match self.0.get() {
+                Some(mount) => mount.answer(request).await,
+                None => Mount::unavailable(),
+            }
+        })
+    }
 }
 
 /// Takes changed keys into a running bus.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    bus::LiveBus,
+    bus::{LiveBus, MountedBus},
     config::{Config, Dialect, TlsFiles},
     control::Control,
     datadir::{DataDir, Lock},
@@ -238,8 +238,13 @@ impl LiveNode {
             }
             false => None,
         };
-        settings.guest = house.clone().map(|house| house as Arc<dyn Guest>);
-        // The bus is started after the gateway, which only looks at it.
+        let house_guest = house.clone().map(|house| house as Arc<dyn Guest>);
+        settings.guests.extend(house_guest);
+        // The bus is started after the gateway, which looks at it and lets it answer.
+        let mounted = Arc::new(MountedBus::default());
+        if bus_socket.is_some() && config.bus.on_main_listener {
+            settings.guests.push(mounted.clone());
+        }
         let broker = Arc::new(OnceLock::<Handle>::new());
         if bus_socket.is_some() {
             let broker = broker.clone();
@@ -275,6 +280,7 @@ impl LiveNode {
         if let Some(bus) = &bus {
             // It is set once, here.
             let _ = broker.set(bus.handle());
+            mounted.open(bus);
             listening.bus = Some(bus.address);
             listening.bus_key.clone_from(&bus.dev_key);
         }

@@ -294,6 +294,12 @@ pub(crate) static TABLE: &[Setting] = &[
         "Connections and sessions of the service bus at once; further ones are closed."
     ),
     setting!(
+        "bus.on_main_listener",
+        Kind::Switch,
+        "true",
+        "Answer the service bus's Socket.IO on the main listener too, under `/socket.io/`, with its TLS."
+    ),
+    setting!(
         "bus.ready_ms",
         Kind::Count,
         "2000",
