@@ -1,7 +1,10 @@
 //! The ledger as the orderer drives it: decides candidates on top of every block built so far, and
 //! hands finished blocks to the committer.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use daybook_ledger::{
     BlockTime, Changes, Draft, DraftError, Operation, OutputRef, Overlay, Position, Rejection,
@@ -79,6 +82,9 @@ pub(crate) struct LedgerMachine {
     tracker: Book,
     /// The consortium's book after every block built so far.
     consortium: consortium::Book,
+    /// Transactions whose clients were told that they are taken, and which could not be decided yet. They
+    /// come first in the next block, in their order.
+    undecided: VecDeque<Candidate>,
 }
 
 struct InFlight {
@@ -174,6 +180,7 @@ impl LedgerMachine {
             in_flight: VecDeque::new(),
             tracker,
             consortium,
+            undecided: VecDeque::new(),
         }
     }
 
@@ -327,6 +334,8 @@ impl LedgerMachine {
         }
     }
 
+    /// Decides an asset transaction. Gives it back if that was not possible now and nobody is there to be
+    /// told so.
     fn decide_asset<V: View>(
         &mut self,
         transaction: Arc<Verified<Transaction>>,
@@ -334,7 +343,7 @@ impl LedgerMachine {
         overlay: &mut Overlay<'_, V>,
         committed: &CommittedView<'_>,
         building: &mut Building,
-    ) -> Result<(), Broken> {
+    ) -> Result<Option<Candidate>, Broken> {
         let id = transaction.id();
         let meets = self.tracker.meets(&transaction);
         let applied = match meets {
@@ -364,21 +373,38 @@ impl LedgerMachine {
             }
             Err(rejection) => {
                 let repeated = overlay.is_committed(&id);
-                match unread(rejection, committed, &id) {
+                // Whoever still waits for an answer is asked to try again; who was told that the transaction
+                // is taken hears what becomes of it.
+                let certain = ticket.is_answered() && !depends_on_history(&transaction);
+                let rejection = match committed.withheld() {
+                    None => Some(rejection),
+                    Some(Withheld::TooMuch) => Some(too_long_to_say()),
+                    Some(Withheld::Spent) if certain => Some(too_long_to_say()),
+                    Some(why) => {
+                        put_off(&id, &why);
+                        None
+                    }
+                };
+                match rejection {
                     Some(rejection) => building.refused.push(Refused {
                         id,
                         ticket,
                         rejection,
                         repeated,
                     }),
-                    // One that was taken already is forgotten: its status is unknown.
+                    None if ticket.is_answered() => {
+                        return Ok(Some(Candidate::Asset {
+                            transaction,
+                            ticket,
+                        }));
+                    }
                     None => building
                         .answers
                         .push(Answer::Asset(id, ticket, Outcome::Busy)),
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Lets `work` apply transactions on top of all that was decided so far. The state's lock is held
@@ -423,10 +449,29 @@ impl LedgerMachine {
                     break;
                 };
                 allowance.begin(depends_on_history(&transaction));
-                machine.decide_asset(transaction, ticket, overlay, committed, building)?;
+                let decided =
+                    machine.decide_asset(transaction, ticket, overlay, committed, building)?;
+                machine.undecided.extend(decided);
             }
             Ok(())
         })
+    }
+
+    /// Decides the transactions that could not be decided for the block before, until the first that still
+    /// cannot be.
+    fn decide_undecided(
+        &mut self,
+        changes: &mut Changes,
+        allowance: &Allowance,
+        building: &mut Building,
+    ) -> Result<(), Broken> {
+        let mut waiting = std::mem::take(&mut self.undecided);
+        while !waiting.is_empty() && self.undecided.is_empty() {
+            let mut next: VecDeque<_> = waiting.drain(..1).collect();
+            self.decide_assets(&mut next, changes, allowance, building)?;
+        }
+        self.undecided.append(&mut waiting);
+        Ok(())
     }
 
     /// Decides what reads the log at leisure: the state's lock is not held.
@@ -558,6 +603,7 @@ impl LedgerMachine {
             return Ok(changes);
         }
         let allowance = Allowance::new(HISTORY_BYTES_MAX);
+        self.decide_undecided(&mut changes, &allowance, building)?;
         // The next block waits while the log is read for a book. When that was much, the rest is decided
         // for that one. Assets are told what they may not read instead.
         let mut reads_on = true;
@@ -625,11 +671,7 @@ pub(crate) fn unread(
 ) -> Option<Rejection> {
     match view.withheld() {
         None => Some(rejection),
-        // It is refused for certain, because a decision that depends on history is never told this.
-        Some(Withheld::TooMuch) => Some(Rejection::new(
-            RejectionClass::ValidationError,
-            "what its inputs spend is too long to say which rule is broken",
-        )),
+        Some(Withheld::TooMuch) => Some(too_long_to_say()),
         Some(why) => {
             put_off(id, &why);
             None
@@ -637,8 +679,17 @@ pub(crate) fn unread(
     }
 }
 
+/// The refusal of a transaction whose history is not read to name the rule that it breaks. It is refused for
+/// certain, because no decision that depends on history ends in this.
+fn too_long_to_say() -> Rejection {
+    Rejection::new(
+        RejectionClass::ValidationError,
+        "what its inputs spend is too long to say which rule is broken",
+    )
+}
+
 fn put_off(id: &TransactionId, why: &Withheld) {
-    tracing::warn!(%id, %why, "a transaction was not decided: its sender is asked to try again");
+    tracing::warn!(%id, %why, "a transaction was not decided now");
     metrics::counter!("daybook_transactions_put_off_total").increment(1);
 }
 
@@ -671,6 +722,8 @@ impl Machine for LedgerMachine {
                 answers: Vec::new(),
             });
         };
+        let is_left = !self.undecided.is_empty();
+        self.shared.has_undecided.store(is_left, Ordering::Relaxed);
         let rejected = self.refuse(&mut building);
         self.answer_repeated(&mut building);
         let Building {

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -120,6 +123,8 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     runs_tracker: bool,
     runs_consortium: bool,
+    /// Transactions wait that could not be decided when their turn came.
+    pub(crate) has_undecided: AtomicBool,
     failure: OnceLock<String>,
     failed: watch::Sender<bool>,
 }
@@ -150,6 +155,7 @@ pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<
         clock: options.clock.clone(),
         runs_tracker: options.tracker.is_some(),
         runs_consortium: options.consortium,
+        has_undecided: AtomicBool::new(false),
         failure: OnceLock::new(),
         failed: watch::Sender::new(false),
     });
@@ -440,13 +446,15 @@ impl Shared {
 /// How often the books are looked at for what is due.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Asks for a block whenever something is due in a book, so that the log is prompt.
+/// Asks for a block whenever something is due in a book or waits to be decided again, so that the log is
+/// prompt.
 fn expire(shared: &Shared, order_ended: &Receiver<()>) {
     while order_ended.recv_timeout(EXPIRY_INTERVAL) == Err(RecvTimeoutError::Timeout) {
         let tracker = shared.store.tracker(Book::next_due);
         let consortium = shared.store.consortium(consortium::Book::next_due);
         let due = [tracker, consortium].into_iter().flatten().min();
-        if due.is_some_and(|due| due <= shared.clock.now()) {
+        let undecided = shared.has_undecided.load(Ordering::Relaxed);
+        if undecided || due.is_some_and(|due| due <= shared.clock.now()) {
             shared.queue.push([Work::Tick]);
         }
     }

@@ -506,13 +506,14 @@ async fn what_could_not_be_read_for_a_moment_is_to_be_sent_again_and_never_refus
     ));
     house.disk.fail_reads(false);
 
-    assert_eq!(
-        house.node.status(&again.id()).unwrap(),
-        Status::Unknown,
-        "no refusal is on record"
-    );
+    // Who was told that it is taken hears what becomes of it, as soon as that can be said.
     assert_eq!(
         class(&post(&house, &again).await),
+        Some(RejectionClass::DoubleSpend)
+    );
+    house.node.tick();
+    assert_eq!(
+        lost(&house, &again).await,
         Some(RejectionClass::DoubleSpend)
     );
     assert_eq!(
@@ -521,6 +522,21 @@ async fn what_could_not_be_read_for_a_moment_is_to_be_sent_again_and_never_refus
     );
     assert!(house.node.is_ready() && house.node.failure().is_none());
     stop(house.running).await;
+}
+
+/// What was recorded of a transaction that was taken and lost, as soon as a block says so.
+async fn lost(house: &House, transaction: &Transaction) -> Option<RejectionClass> {
+    let mut follower = house.node.follow(Height(1));
+    loop {
+        let published = follower.next().await.unwrap();
+        let mut lost = published.block.rejected.iter();
+        if let Some(lost) = lost.find(|lost| lost.id == transaction.id()) {
+            let Status::Rejected(_, rejection) = house.node.status(&lost.id).unwrap() else {
+                return None;
+            };
+            return Some(rejection.class);
+        }
+    }
 }
 
 /// A CREATE by alice whose text is about `bytes` long.
@@ -585,6 +601,61 @@ async fn naming_a_refusal_reads_a_bounded_amount_of_history_and_compositions_non
         post(&house, &composed).await,
         Outcome::Committed { .. }
     ));
+    stop(house.running).await;
+}
+
+#[tokio::test]
+async fn whoever_was_told_that_it_is_taken_hears_of_it_however_much_history_others_read() {
+    // One verifier, so that what is sent together is decided together.
+    let house = house(|options| options.verify_threads = 1);
+    let parents: Vec<Transaction> = (0..20).map(|number| long(number, 900 << 10)).collect();
+    let (whole, spent) = (long(20, 10), create(1));
+    let sold = transfer(&spent, "first");
+    for before in parents.iter().chain([&whole, &spent, &sold]) {
+        assert!(matches!(
+            post(&house, before).await,
+            Outcome::Committed { .. }
+        ));
+    }
+    // The first uses up what may be read for one block, and the others come in the same one.
+    let greedy = mixed(
+        &parents,
+        Draft::transfer(parents[0].asset()).version(Version::V3),
+    );
+    let again = transfer(&spent, "second");
+    let apart = Draft::decompose(whole.asset(), ["one".to_owned(), "two".to_owned()])
+        .spend(whole.output_ref(0), Details::Key(alice().public_key()))
+        .output(1, alice().public_key())
+        .output(1, alice().public_key())
+        .sign(&[&alice()])
+        .unwrap();
+    let taken = bulk(&house, &[&greedy, &again, &apart], Acknowledge::Accepted).await;
+    assert!(
+        taken
+            .iter()
+            .all(|taken| matches!(taken, Outcome::Accepted { .. }))
+    );
+    assert_eq!(
+        lost(&house, &greedy).await,
+        Some(RejectionClass::ValidationError)
+    );
+    let again = lost(&house, &again).await;
+    assert!(again.is_some(), "it is refused, be it that not all is said");
+    // What depends on history comes in the next block.
+    house.node.tick();
+    let mut follower = house.node.follow(Height(1));
+    loop {
+        let published = follower.next().await.unwrap();
+        if published
+            .block
+            .block
+            .entries
+            .iter()
+            .any(|entry| entry.id() == apart.id())
+        {
+            break;
+        }
+    }
     stop(house.running).await;
 }
 
