@@ -40,8 +40,9 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of one request; browsers send about 20.
 const HEADERS_MAX: usize = 100;
 
-/// Bytes of an answer gathered before they are written, also the room for one read.
-const BUFFER_BYTES_MAX: usize = 512 << 10;
+/// Bytes of answers that a connection gathers before it waits for the client to read, and the room for one
+/// read. Each connection has both outside the budget; a request's head has to fit.
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX;
 
 /// How long accepting rests after it failed, which it does when the process has no file descriptors
 /// left. Meanwhile the kernel keeps connections waiting.
@@ -365,7 +366,8 @@ async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gatewa
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES_MAX)
         .half_close(true)
-        .pipeline_flush(true)
+        // Not `pipeline_flush`: while anything of a next request is there, it writes nothing, and what
+        // waits to be written has no bound.
         .serve_connection(socket, service)
         .with_upgrades();
     tokio::pin!(serving);

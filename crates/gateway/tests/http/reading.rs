@@ -6,7 +6,7 @@ use daybook_gateway::Settings;
 use daybook_ledger::{Draft, SigningKey, Version, condition::Details, json::Object};
 use serde_json::{Value, json};
 
-use crate::support::{Client, TestNode, alice, bob, create, sale, shared, value};
+use crate::support::{Client, PATIENCE, TestNode, alice, bob, create, sale, shared, value};
 
 /// A key that only one test uses.
 fn key(name: &str) -> SigningKey {
@@ -506,6 +506,28 @@ fn readers_that_take_nothing_do_not_keep_their_turns_from_others() {
     let answer = node.get(&path);
     assert_eq!(answer.status, 200);
     assert_eq!(answer.json().as_array().unwrap().len(), 11);
+}
+
+#[test]
+fn a_list_that_nobody_reads_waits_in_the_store_and_not_in_memory() {
+    let node = TestNode::with(Settings {
+        lists_per_address_max: 1,
+        list_patience: PATIENCE,
+        ..Settings::default()
+    });
+    let path = long_history(&node);
+    let mut slow = Client::with_small_buffer(node.api);
+    slow.send("GET", &path, &[], b"");
+    assert_eq!(slow.head().status, 200);
+    // Nobody has taken the list from the thread that makes it, so it still has the only turn.
+    let answer = node.get(&path);
+    assert_eq!(answer.status, 503, "{}", answer.message());
+    let mut bytes = 0;
+    while let Some(piece) = slow.chunk() {
+        bytes += piece.len();
+    }
+    assert!(bytes > 9 << 20, "it is whole once it is read");
+    assert_eq!(node.get(&path).status, 200);
 }
 
 #[test]

@@ -239,3 +239,43 @@ fn rubbish_instead_of_http_is_refused_and_closed() {
         );
     }
 }
+
+#[test]
+fn a_request_is_answered_though_bytes_of_the_next_are_there_already() {
+    // An empty line behind a request is passed over (RFC 9112, section 2.2).
+    for behind in ["\r\n", "GET /api", "GET /api/v1 HTTP/1.1\r\nHo"] {
+        let mut client = shared().client();
+        let get = format!("GET /api/v1 HTTP/1.1\r\nHost: localhost\r\n\r\n{behind}");
+        client.raw(get.as_bytes());
+        assert_eq!(client.answer(false).status, 200, "{behind:?}");
+        let mut client = shared().client();
+        let post = "POST /api/v1/transactions HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Length: 2\r\n\r\n{}";
+        client.raw(format!("{post}{behind}").as_bytes());
+        assert_eq!(client.answer(false).status, 400, "{behind:?}");
+        let mut client = shared().client();
+        let stream = "GET /api/v1/streams/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.raw(format!("{stream}{behind}").as_bytes());
+        assert_eq!(client.head().status, 200, "{behind:?}");
+        assert!(client.chunk().is_some(), "it says that it has begun");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_in_their_order() {
+    let mut client = shared().client();
+    let mut requests = String::new();
+    for number in 0..300 {
+        let path = if number % 2 == 0 {
+            "/api/v1"
+        } else {
+            "/api/v1/nothing"
+        };
+        requests += &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    }
+    client.raw(requests.as_bytes());
+    for number in 0..300 {
+        let wanted = if number % 2 == 0 { 200 } else { 404 };
+        assert_eq!(client.answer(false).status, wanted, "{number}");
+    }
+}
