@@ -1,8 +1,9 @@
 //! `POST /api/v1/transactions/batch`: newline-delimited transactions in, one result per line out, both
 //! at the same time.
 //!
-//! Two tasks share the work. One cuts the upload into lines, without copying those that lie within one
-//! piece of it, and hands them to the node in runs. The other collects outcomes, which come in any
+//! Two tasks share the work. One cuts the upload into lines and hands them to the node in runs. Each line
+//! is a copy: a part of the upload would keep the piece that it came in for as long as the transaction is in
+//! memory, whatever else the piece held. The other collects outcomes, which come in any
 //! order, and writes them in the order of the lines. Their window is bounded: a client that sends
 //! without reading its results is made to wait.
 
@@ -18,7 +19,7 @@ use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{Handled, acknowledge};
@@ -74,6 +75,7 @@ pub(super) fn post(
         room: room.clone(),
         cutter: Cutter::new(gateway.settings.transaction_bytes_max + LINE_SPACE_MAX),
         held: None,
+        begun: None,
         next: 0,
     };
     tokio::spawn(upload.run(body));
@@ -105,30 +107,29 @@ struct Upload {
     notes: mpsc::Sender<(u64, Note)>,
     room: Arc<Semaphore>,
     cutter: Cutter,
-    /// Room for the line that is begun.
+    /// Room for the line that is begun, and for those that are cut and not handed over yet.
     held: Option<Held>,
+    /// Since when the rest of the line that is begun is waited for.
+    begun: Option<Instant>,
     /// Number of the next line, from 0.
     next: u64,
 }
 
 impl Upload {
     async fn run(mut self, mut body: Incoming) {
-        let idle = self.gateway.settings.body_timeout;
+        let patience = self.gateway.settings.body_timeout;
         let mut phase = self.gateway.phase.clone();
         let mut lines = Vec::new();
         loop {
+            // Whoever begins a line holds room that others want, and may not make it last.
+            let until = self.begun.unwrap_or_else(Instant::now) + patience;
             let piece = tokio::select! {
-                piece = timeout(idle, body::next(&mut body)) => piece,
+                piece = timeout_at(until, body::next(&mut body)) => piece,
                 () = reached(&mut phase, Phase::Stopping) => return,
             };
             let ended = match piece {
                 Ok(Ok(Some(piece))) => {
-                    self.cutter.cut(piece, &mut lines);
-                    let begun = self.cutter.begun.capacity();
-                    if !self.gateway.budget.try_resize(&mut self.held, begun) {
-                        self.cutter.drop_line();
-                        self.held = None;
-                    }
+                    self.cutter.cut(&piece, &mut lines);
                     false
                 }
                 Ok(Ok(None)) => {
@@ -138,9 +139,36 @@ impl Upload {
                 // What came is answered; what did not come cannot be.
                 Ok(Err(_)) | Err(_) => return,
             };
+            self.hold(&mut lines);
+            let is_another = !lines.is_empty();
             if !self.submit(&mut lines).await || ended {
                 return;
             }
+            self.hold(&mut lines);
+            self.begun = match self.begun {
+                _ if self.cutter.begun.is_empty() => None,
+                // Bytes that are always there are no excuse for a line that never ends.
+                Some(since) if !is_another && since.elapsed() > patience => return,
+                Some(since) if !is_another => Some(since),
+                _ => Some(Instant::now()),
+            };
+        }
+    }
+
+    /// Takes room for what is in memory. What finds none is thrown away: first lines that are whole, then the
+    /// one that is begun.
+    fn hold(&mut self, lines: &mut [Line]) {
+        let budget = &self.gateway.budget;
+        let begun = self.cutter.begun.capacity();
+        let whole: usize = lines.iter().map(Line::bytes).sum();
+        if budget.try_resize(&mut self.held, begun + whole) {
+            return;
+        }
+        let texts = lines.iter_mut().filter(|line| line.bytes() > 0);
+        texts.for_each(|line| *line = Line::NoRoom);
+        if !budget.try_resize(&mut self.held, begun) {
+            self.cutter.drop_line();
+            self.held = None;
         }
     }
 
@@ -190,6 +218,15 @@ enum Line {
     NoRoom,
 }
 
+impl Line {
+    fn bytes(&self) -> usize {
+        match self {
+            Line::Text(text) => text.len(),
+            Line::Blank | Line::TooLong | Line::NoRoom => 0,
+        }
+    }
+}
+
 /// Cuts pieces of a stream into lines.
 struct Cutter {
     /// The beginning of a line whose end has not come yet.
@@ -214,12 +251,10 @@ impl Cutter {
         }
     }
 
-    fn cut(&mut self, mut piece: Bytes, lines: &mut Vec<Line>) {
-        while let Some(end) = memchr::memchr(b'\n', &piece) {
-            let rest = piece.split_off(end + 1);
-            piece.truncate(end);
-            self.line(piece, lines);
-            piece = rest;
+    fn cut(&mut self, mut piece: &[u8], lines: &mut Vec<Line>) {
+        while let Some(end) = memchr::memchr(b'\n', piece) {
+            self.line(&piece[..end], lines);
+            piece = &piece[end + 1..];
         }
         if self.skipping.is_some() {
             return;
@@ -228,7 +263,7 @@ impl Cutter {
             self.skipping = Some(Skipped::TooLong);
             self.begun = BytesMut::new();
         } else {
-            self.begun.extend_from_slice(&piece);
+            self.begun.extend_from_slice(piece);
         }
     }
 
@@ -241,11 +276,11 @@ impl Cutter {
     /// The stream is over: what was begun is the last line.
     fn end(&mut self, lines: &mut Vec<Line>) {
         if self.skipping.is_some() || !self.begun.is_empty() {
-            self.line(Bytes::new(), lines);
+            self.line(&[], lines);
         }
     }
 
-    fn line(&mut self, end: Bytes, lines: &mut Vec<Line>) {
+    fn line(&mut self, end: &[u8], lines: &mut Vec<Line>) {
         let too_long = self.begun.len() + end.len() > self.line_bytes_max;
         if let Some(why) = self
             .skipping
@@ -259,15 +294,16 @@ impl Cutter {
             });
         }
         let text = if self.begun.is_empty() {
-            end
+            end.trim_ascii()
         } else {
-            self.begun.extend_from_slice(&end);
-            std::mem::take(&mut self.begun).freeze()
+            self.begun.extend_from_slice(end);
+            self.begun.trim_ascii()
         };
-        lines.push(match text.trim_ascii() {
+        lines.push(match text {
             [] => Line::Blank,
-            trimmed => Line::Text(text.slice_ref(trimmed)),
+            text => Line::Text(Bytes::copy_from_slice(text)),
         });
+        self.begun = BytesMut::new();
     }
 }
 
@@ -427,7 +463,7 @@ mod tests {
         let mut cutter = Cutter::new(line_bytes_max);
         let mut lines = Vec::new();
         for piece in pieces {
-            cutter.cut(Bytes::copy_from_slice(piece), &mut lines);
+            cutter.cut(piece, &mut lines);
         }
         cutter.end(&mut lines);
         lines

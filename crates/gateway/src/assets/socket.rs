@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     sync::mpsc,
-    time::{interval, timeout},
+    time::{Instant, interval, timeout, timeout_at},
 };
 
 use super::{Handled, acknowledge, batch::write_outcome};
@@ -72,6 +72,7 @@ async fn serve(
         connection,
         input,
         held: None,
+        begun: None,
         decoder: Decoder::new(gateway.settings.transaction_bytes_max + ENVELOPE_BYTES_MAX),
         acknowledge,
         submitter,
@@ -121,6 +122,8 @@ struct Reader {
     input: BytesMut,
     /// Room for the message that is begun.
     held: Option<Held>,
+    /// Since when the rest of the message that is begun is waited for, and its number.
+    begun: Option<(Instant, u64)>,
     decoder: Decoder,
     acknowledge: Acknowledge,
     submitter: Submitter,
@@ -139,6 +142,7 @@ impl Reader {
     /// Reads and submits until the socket is to be closed; tells with which code and why.
     async fn read(&mut self, socket: &mut ReadHalf<Socket>) -> (u16, String) {
         let silence = self.gateway.settings.silence_timeout;
+        let patience = self.gateway.settings.body_timeout;
         let mut phase = self.gateway.phase.clone();
         loop {
             if let Err(close) = self.take_messages().await {
@@ -149,9 +153,30 @@ impl Reader {
             if !self.gateway.budget.try_resize(&mut self.held, begun) {
                 return (code::TRY_AGAIN_LATER, "the node is busy".to_owned());
             }
+            self.begun = match self.begun {
+                _ if begun == 0 => None,
+                Some((since, number)) if number == self.next => Some((since, number)),
+                _ => Some((Instant::now(), self.next)),
+            };
+            // Whoever begins a message holds room that others want, and may not make it last: no longer than
+            // the body of a request may.
+            let now = Instant::now();
+            let silent = now + silence;
+            let late = self.begun.map(|(since, _)| since + patience);
+            let too_slow = || {
+                (
+                    code::TRY_AGAIN_LATER,
+                    "a message came too slowly".to_owned(),
+                )
+            };
+            // Bytes that are always there are no excuse for a message that never ends.
+            if late.is_some_and(|late| late <= now) {
+                return too_slow();
+            }
+            let until = late.map_or(silent, |late| late.min(silent));
             self.input.reserve(READ_BYTES);
             let read = tokio::select! {
-                read = timeout(silence, socket.read_buf(&mut self.input)) => read,
+                read = timeout_at(until, socket.read_buf(&mut self.input)) => read,
                 () = reached(&mut phase, Phase::Stopping) => {
                     return (code::GOING_AWAY, "the node is stopping".to_owned());
                 }
@@ -159,6 +184,7 @@ impl Reader {
             match read {
                 Ok(Ok(bytes)) if bytes > 0 => {}
                 Ok(_) => return (code::NORMAL, String::new()),
+                Err(_) if until < silent => return too_slow(),
                 Err(_) => return (code::GOING_AWAY, "silent for too long".to_owned()),
             }
         }

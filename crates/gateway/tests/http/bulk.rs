@@ -1,6 +1,12 @@
 //! The batch door and the submitting socket.
 
-use std::{collections::BTreeMap, io::Write, net::Shutdown};
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    thread,
+    time::Duration,
+};
 
 use daybook_ledger::Transaction;
 use daybook_wire::assets::ResultLine;
@@ -371,4 +377,43 @@ fn a_stopping_node_answers_what_is_under_way_and_closes_with_1001() {
     assert_eq!(socket.json()["status"], "committed");
     node.stop_gateway();
     assert_eq!(socket.close_code(), 1001);
+}
+
+#[test]
+fn a_message_or_line_that_is_begun_must_be_whole_within_the_time_of_a_body() {
+    let node = TestNode::with(daybook_gateway::Settings {
+        body_timeout: Duration::from_millis(200),
+        ..daybook_gateway::Settings::default()
+    });
+    let mut socket = Subscriber::open(node.api, SUBMIT).unwrap();
+    // The head of a message of 100 bytes and the first of them; Pings do not lengthen its time.
+    let begun = b"\x01\x80\0\0\0\0\x89\x80\0\0\0\0\x80\xe4\0\0\0\0{";
+    socket.0.get_mut().write_all(begun).unwrap();
+    assert_eq!(socket.close_code(), 1013);
+
+    let mut client = node.client();
+    let head =
+        format!("POST {BATCH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.raw(head.as_bytes());
+    assert_eq!(client.head().status, 200);
+    let mut stream = client.into_stream();
+    let mut dripping = stream.try_clone().unwrap();
+    // A byte now and then, for ever.
+    let drip = thread::spawn(move || while dripping.write_all(b"1\r\n{\r\n").is_ok() {});
+    let ended = stream.read_to_end(&mut Vec::new());
+    let kind = ended.map_err(|error| error.kind()).err();
+    assert!(
+        matches!(kind, None | Some(ErrorKind::ConnectionReset)),
+        "{kind:?}"
+    );
+    drop(stream);
+    drip.join().unwrap();
+
+    // What comes whole has all the time between.
+    let mut socket = Subscriber::open(node.api, SUBMIT).unwrap();
+    for number in 0..3 {
+        let lamp = create(&format!("in time {number}"), 1);
+        socket.send(std::str::from_utf8(lamp.canonical()).unwrap());
+        assert_eq!(socket.json()["status"], "committed");
+    }
 }

@@ -51,7 +51,8 @@ impl Level {
 /// One message of a submitting socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketMessage {
-    /// The transaction's text, as sent.
+    /// The transaction's text, as sent: a copy, because a part of the message would keep all of the buffer
+    /// that it was read into for as long as the transaction is in memory.
     pub transaction: Bytes,
     /// The acknowledgement asked for, if the message says.
     pub level: Option<Level>,
@@ -75,10 +76,10 @@ struct Envelope<'t> {
 ///
 /// # Errors
 /// What is wrong with the envelope, for people. The transaction inside is not looked at.
-pub fn socket_message(text: &Bytes) -> Result<SocketMessage, String> {
+pub fn socket_message(text: &[u8]) -> Result<SocketMessage, String> {
     if !is_envelope(text) {
         return Ok(SocketMessage {
-            transaction: text.clone(),
+            transaction: Bytes::copy_from_slice(text),
             level: None,
             tag: None,
         });
@@ -107,7 +108,7 @@ pub fn socket_message(text: &Bytes) -> Result<SocketMessage, String> {
         }
         Some(_) => return Err("`tag` must be a string or a number".to_owned()),
     };
-    let transaction = text.slice_ref(envelope.transaction.get().as_bytes());
+    let transaction = Bytes::copy_from_slice(envelope.transaction.get().as_bytes());
     Ok(SocketMessage {
         transaction,
         level,
