@@ -4,13 +4,23 @@
 //! One limit for the process, cut into shares that do not starve each other. A body that finds no room is
 //! refused with 503; a follower waits for its turn.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use daybook_pipeline::{FollowError, Follower, Published};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
-use crate::server::Gateway;
+use crate::{Settings, server::Gateway};
 
 /// Bodies and answers up to this many bytes are short: nearly all are, and long ones leave them a share
 /// to themselves.
@@ -29,6 +39,8 @@ pub(crate) struct Budget {
     long: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     followers_bytes: usize,
+    /// Followers that wait for room.
+    followers_waiting: AtomicUsize,
 }
 
 /// A part of the budget; given back when dropped.
@@ -50,6 +62,7 @@ impl Budget {
             long: share(long),
             followers: share(followers_bytes),
             followers_bytes,
+            followers_waiting: AtomicUsize::new(0),
         }
     }
 
@@ -89,9 +102,76 @@ impl Budget {
     async fn hold_for_follower(&self, bytes: usize) -> Option<Held> {
         // What is larger than the whole share waits for all of it.
         let bytes = bytes.min(self.followers_bytes);
-        let waiting = self.followers.clone().acquire_many_owned(permits(bytes));
-        let permit = waiting.await.ok()?;
+        let share = self.followers.clone();
+        if let Ok(permit) = share.clone().try_acquire_many_owned(permits(bytes)) {
+            return Some(Held { permit, long: true });
+        }
+        let _waiting = Waiting::new(&self.followers_waiting);
+        let permit = share.acquire_many_owned(permits(bytes)).await.ok()?;
         Some(Held { permit, long: true })
+    }
+
+    /// Whether followers wait for room that others hold.
+    pub(crate) fn is_short_for_followers(&self) -> bool {
+        self.followers_waiting.load(Relaxed) > 0
+    }
+}
+
+/// Counted while it lives.
+struct Waiting<'b>(&'b AtomicUsize);
+
+impl<'b> Waiting<'b> {
+    fn new(count: &'b AtomicUsize) -> Waiting<'b> {
+        count.fetch_add(1, Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What one follower's frames hold of the share, and until when it should have taken them: a reader may be
+/// slow for a while, but not in the long run, while others wait for the room.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    patience: Duration,
+    bytes_per_second_min: f64,
+    /// Bytes held, and when they should be gone.
+    held: Mutex<(usize, Instant)>,
+}
+
+impl Unread {
+    fn new(settings: &Settings) -> Arc<Unread> {
+        Arc::new(Unread {
+            patience: settings.list_patience,
+            bytes_per_second_min: settings.list_rate_min.max(1) as f64,
+            held: Mutex::new((0, Instant::now())),
+        })
+    }
+
+    /// Notes further frames. Time that a fast reader had left is not kept for when it is slow.
+    fn add(&self, bytes: usize) {
+        let takes =
+            |bytes: usize| Duration::from_secs_f64(bytes as f64 / self.bytes_per_second_min);
+        let mut held = self.held.lock();
+        let in_full = Instant::now() + self.patience;
+        let since = if held.0 == 0 { in_full } else { held.1 };
+        held.0 += bytes;
+        held.1 = (since + takes(bytes)).min(in_full + takes(held.0));
+    }
+
+    fn remove(&self, bytes: usize) {
+        let mut held = self.held.lock();
+        held.0 = held.0.saturating_sub(bytes);
+    }
+
+    /// Whether the follower holds what it should have taken by now.
+    pub(crate) fn is_overdue(&self) -> bool {
+        let held = self.held.lock();
+        held.0 > 0 && held.1 < Instant::now()
     }
 }
 
@@ -103,23 +183,31 @@ pub(crate) struct Cursor {
     shares_frames: bool,
     block: Option<Arc<Published>>,
     held: Option<Held>,
+    unread: Arc<Unread>,
 }
 
 /// A block that was taken, and the room for what is made of it.
 pub(crate) struct Taken {
     pub(crate) block: Arc<Published>,
     held: Option<Held>,
+    unread: Arc<Unread>,
 }
 
 impl Cursor {
     pub(crate) fn new(gateway: Arc<Gateway>, follower: Follower, shares_frames: bool) -> Cursor {
         Cursor {
             follower,
+            unread: Unread::new(&gateway.settings),
             gateway,
             shares_frames,
             block: None,
             held: None,
         }
+    }
+
+    /// What the frames made for this follower hold.
+    pub(crate) fn unread(&self) -> &Arc<Unread> {
+        &self.unread
     }
 
     /// The next block. One that must be read from the store waits for room first, and so does one whose
@@ -153,6 +241,7 @@ impl Cursor {
         Ok(Taken {
             block,
             held: self.held.take(),
+            unread: self.unread.clone(),
         })
     }
 
@@ -170,7 +259,7 @@ impl Taken {
     /// The frames made of the block, in the room that was taken for them.
     pub(crate) fn hold(&mut self, frames: Bytes) -> Bytes {
         match self.held.take() {
-            Some(held) => held.around(frames),
+            Some(held) => held.until_read(frames, &self.unread),
             None => frames,
         }
     }
@@ -186,18 +275,43 @@ impl Held {
     }
 
     /// Holds the room for as long as these bytes are in memory.
-    pub(crate) fn around(mut self, bytes: Bytes) -> Bytes {
+    pub(crate) fn around(self, bytes: Bytes) -> Bytes {
+        self.owned(bytes, None)
+    }
+
+    /// The same, and notes that a follower has them to read.
+    fn until_read(self, bytes: Bytes, unread: &Arc<Unread>) -> Bytes {
+        self.owned(bytes, Some(unread))
+    }
+
+    fn owned(mut self, bytes: Bytes, unread: Option<&Arc<Unread>>) -> Bytes {
         if bytes.is_empty() {
             return bytes;
         }
         self.shrink(bytes.len());
-        Bytes::from_owner(Owned { bytes, _held: self })
+        if let Some(unread) = unread {
+            unread.add(bytes.len());
+        }
+        Bytes::from_owner(Owned {
+            bytes,
+            unread: unread.cloned(),
+            _held: self,
+        })
     }
 }
 
 struct Owned {
     bytes: Bytes,
+    unread: Option<Arc<Unread>>,
     _held: Held,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(unread) = &self.unread {
+            unread.remove(self.bytes.len());
+        }
+    }
 }
 
 impl AsRef<[u8]> for Owned {
@@ -281,6 +395,66 @@ mod tests {
         }
         drop(frames);
         assert!(second.await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_may_be_slow_for_a_while_but_not_in_the_long_run() {
+        let settings = Settings {
+            list_patience: Duration::from_secs(10),
+            list_rate_min: 1_000,
+            ..Settings::default()
+        };
+        let budget = Budget::new(2 * CATCH_UP_BYTES, TRANSACTION_BYTES_MAX);
+        let unread = Unread::new(&settings);
+        let frames = async |bytes: usize| {
+            let held = budget
+                .hold_for_follower(bytes)
+                .await
+                .expect("there is room");
+            held.until_read(vec![0; bytes].into(), &unread)
+        };
+        let passed = async |seconds| tokio::time::advance(Duration::from_secs(seconds)).await;
+        // Ten seconds, and two for the bytes.
+        let first = frames(2_000).await;
+        passed(11).await;
+        assert!(!unread.is_overdue());
+        passed(2).await;
+        assert!(unread.is_overdue());
+        drop(first);
+        assert!(!unread.is_overdue(), "it has read them at last");
+        // Whoever always has something left is measured by what it takes.
+        let mut waiting = std::collections::VecDeque::from([frames(1_000).await]);
+        for _ in 0..20 {
+            passed(1).await;
+            waiting.push_back(frames(1_000).await);
+            waiting.pop_front();
+            assert!(!unread.is_overdue(), "exactly the rate");
+        }
+        for _ in 0..12 {
+            passed(2).await;
+            waiting.push_back(frames(1_000).await);
+            waiting.pop_front();
+        }
+        assert!(unread.is_overdue(), "half of it");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_known_until_it_has_some_or_leaves() {
+        let budget = Budget::new(2 * CATCH_UP_BYTES, TRANSACTION_BYTES_MAX);
+        let held = budget.hold_for_follower(usize::MAX).await;
+        assert!(!budget.is_short_for_followers());
+        {
+            let second = budget.hold_for_follower(1);
+            tokio::pin!(second);
+            tokio::select! {
+                biased;
+                _ = &mut second => panic!("the bytes are still there"),
+                () = std::future::ready(()) => {}
+            }
+            assert!(budget.is_short_for_followers());
+        }
+        assert!(!budget.is_short_for_followers());
+        drop(held);
     }
 
     #[test]

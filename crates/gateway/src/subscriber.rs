@@ -127,6 +127,7 @@ impl<F: Feed> Subscriber<F> {
             self.tell_caught_up(&mut link);
         }
         let cursor = Cursor::new(gateway.clone(), follower, self.feed.shares_frames());
+        let unread = cursor.unread().clone();
         let mut fetching = fetch(cursor);
         loop {
             let has_room = link.pending_bytes() < PENDING_BYTES_MAX;
@@ -160,7 +161,9 @@ impl<F: Feed> Subscriber<F> {
                     return link.close(code::GOING_AWAY, "the node is stopping", true).await;
                 }
                 _ = look.tick() => {
-                    if link.stalled_for() > settings.stall_timeout {
+                    // A reader may be as slow as it likes until others want the room that it holds.
+                    let in_the_way = unread.is_overdue() && gateway.budget.is_short_for_followers();
+                    if in_the_way || link.stalled_for() > settings.stall_timeout {
                         gateway.meters.stalled.increment(1);
                         let reason = "too slow: come back with `from`";
                         return link.close(code::TRY_AGAIN_LATER, reason, true).await;

@@ -38,7 +38,7 @@ const SERVER_SENT_FRAMES: usize = 4;
 /// Answers a subscription: a WebSocket if the client asks for an upgrade, else server-sent events.
 pub(crate) fn subscribe(
     gateway: &Arc<Gateway>,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     mut request: Request<Incoming>,
 ) -> Result<Reply, Refused> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -76,7 +76,13 @@ pub(crate) fn subscribe(
         is_shared: sight == gate::usual_sight(gateway),
     };
     if !lists(request.headers(), header::UPGRADE, "websocket") {
-        return Ok(sse::stream(gateway, shown, parameters.notices, start));
+        return Ok(sse::stream(
+            gateway,
+            connection,
+            shown,
+            parameters.notices,
+            start,
+        ));
     }
     let (reply, upgrade) = handshake(&mut request)?;
     // Made before the client hears that it is subscribed, so that what commits from then on is seen.

@@ -15,7 +15,8 @@ use tokio::{
 use super::{SERVER_SENT_FRAMES, Shown};
 use crate::{
     body::{Body, Piece},
-    budget::{Cursor, Taken},
+    budget::{Cursor, Taken, Unread},
+    connection::{Connection, LOOK_INTERVAL},
     reply::{Reply, with_type},
     server::{Gateway, Phase, reached},
 };
@@ -33,6 +34,7 @@ const GREETING: &[u8] = b": subscribed\nretry: 1000\n\n";
 /// connection's own clock, and comes back with `Last-Event-ID`.
 pub(super) fn stream(
     gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
     shown: Shown,
     notices: bool,
     start: Position,
@@ -48,8 +50,10 @@ pub(super) fn stream(
     };
     let gateway = gateway.clone();
     let mut cursor = Cursor::new(gateway.clone(), follower, sender.shown.shares_frames());
+    let watching = too_slow(gateway.clone(), cursor.unread().clone());
+    let connection = connection.clone();
     let serving = gateway.clone();
-    serving.streams.spawn(async move {
+    let stream = async move {
         let _present = gateway.meters.subscriber();
         let mut sender = sender;
         let mut phase = gateway.phase.clone();
@@ -87,6 +91,12 @@ pub(super) fn stream(
                 return;
             }
         }
+    };
+    serving.streams.spawn(async move {
+        tokio::select! {
+            () = stream => {}
+            () = watching => connection.cut("events were read too slowly"),
+        }
     });
     let mut reply = with_type(
         StatusCode::OK,
@@ -98,6 +108,17 @@ pub(super) fn stream(
     // Proxies that gather answers would hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     reply
+}
+
+/// Ends when the reader holds room that others want and should have read what is in it by now.
+async fn too_slow(gateway: Arc<Gateway>, unread: Arc<Unread>) {
+    let mut look = time::interval(LOOK_INTERVAL);
+    loop {
+        look.tick().await;
+        if unread.is_overdue() && gateway.budget.is_short_for_followers() {
+            return;
+        }
+    }
 }
 
 struct Sender {

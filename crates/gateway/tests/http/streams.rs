@@ -483,3 +483,32 @@ fn subscribers_that_read_from_the_store_take_turns_in_the_smallest_room() {
         }
     });
 }
+
+#[test]
+fn a_slow_reader_holds_no_room_that_others_wait_for() {
+    // Nothing is kept in memory, and there is room for one block at a time.
+    let settings = Settings {
+        buffer_bytes_max: 0,
+        list_patience: Duration::from_millis(100),
+        list_rate_min: 1 << 40,
+        ping_interval: Duration::from_secs(1),
+        ..Settings::default()
+    };
+    let node = TestNode::with_options(settings, None, |options| options.recent_bytes_max = 0);
+    // Together their events are longer than all buffers between the node and a client that reads nothing.
+    for block in 0..20 {
+        let mut hoard = Draft::create(Object::from_iter([("name", format!("hoard {block}"))]));
+        for amount in 1..=3_500 {
+            hoard = hoard.output(amount, &alice());
+        }
+        node.committed(hoard.sign(&[&alice()]).unwrap());
+    }
+    let events = "/api/v1/streams/events?from=1";
+    let mut slow = Subscriber::with_small_buffer(node.streams, events);
+    assert_eq!(slow.json()["position"], "1.0", "it has begun");
+    let mut quick = node.subscribe(events);
+    for height in 1..=20 {
+        assert_eq!(quick.json()["position"], format!("{height}.0"));
+    }
+    drop(slow);
+}
