@@ -31,6 +31,10 @@ const RETRY_LAST: Duration = Duration::from_secs(5);
 /// Checks that run at once.
 const CHECKS_MAX: usize = 4;
 
+/// Why nothing is signed about a proposal of which another outcome was endorsed.
+pub(crate) const OTHER_OUTCOME: &str = "this member endorsed another outcome of this proposal before and signs no second one: the node's log is \
+     not what it was";
+
 /// What waits for a person, by proposal.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -119,15 +123,17 @@ async fn decide(shared: &Arc<Shared>, asked: &Asked) {
         blocking(move || shared.own.vote(&id.0)).await
     };
     match known {
-        Ok(Some(vote)) => return say(shared, asked, &read(&vote)).await,
+        Ok(Some(vote)) => match read(&vote, asked) {
+            Some(choice) => return say(shared, asked, &choice).await,
+            None => {
+                tracing::error!(proposal = %id, "{OTHER_OUTCOME}");
+                return wait(shared, asked, OTHER_OUTCOME.to_owned());
+            }
+        },
         Ok(None) => {}
         Err(error) => return tracing::error!(%error, "the endorser stays silent"),
     }
-    let verdict = {
-        let book = shared.mirror.book();
-        endorser(shared).judge(asked, &book)
-    };
-    let choice = match verdict {
+    let choice = match judge(shared, asked).await {
         Verdict::Refuse(reason) => Choice::Refuse(reason),
         Verdict::Ask => {
             let why = "the rules of this member ask a person".to_owned();
@@ -142,9 +148,26 @@ async fn decide(shared: &Arc<Shared>, asked: &Asked) {
             }
         },
     };
-    if let Err(error) = stand(shared, asked, choice).await {
-        tracing::error!(%error, proposal = %id, "the endorser stays silent");
+    match stand(shared, asked, choice).await {
+        Ok(_) => {}
+        // A person decided meanwhile, about what this was asked before.
+        Err(NotAsked::Otherwise | NotAsked::Unknown) => {
+            tracing::error!(proposal = %id, "{OTHER_OUTCOME}");
+        }
+        Err(NotAsked::Disk(error)) => {
+            tracing::error!(%error, proposal = %id, "the endorser stays silent");
+        }
     }
+}
+
+/// Works a question out again: proves signatures and hashes entries, away from the sockets.
+async fn judge(shared: &Arc<Shared>, asked: &Asked) -> Verdict {
+    let (shared, asked) = (shared.clone(), asked.clone());
+    let judging = move || {
+        let book = shared.mirror.book();
+        endorser(&shared).judge(&asked, &book)
+    };
+    blocking(judging).await
 }
 
 fn endorser(shared: &Shared) -> Endorser {
@@ -166,10 +189,11 @@ fn wait(shared: &Shared, asked: &Asked, why: String) {
         why,
     };
     shared.desk.waiting.lock().insert(asked.entry.id(), waiting);
+    shared.tell();
 }
 
 /// Records a choice, then signs it, then submits it. What was recorded before stands.
-async fn stand(shared: &Arc<Shared>, asked: &Asked, choice: Choice) -> Result<Choice, DiskError> {
+async fn stand(shared: &Arc<Shared>, asked: &Asked, choice: Choice) -> Result<Choice, NotAsked> {
     let id = asked.entry.id();
     let record = match &choice {
         Choice::Endorse => object([
@@ -183,9 +207,10 @@ async fn stand(shared: &Arc<Shared>, asked: &Asked, choice: Choice) -> Result<Ch
     };
     let stands = {
         let (shared, text) = (shared.clone(), write(&record));
-        blocking(move || shared.own.decide_vote(&id.0, &text)).await?
+        let decided = blocking(move || shared.own.decide_vote(&id.0, &text)).await;
+        decided.map_err(NotAsked::Disk)?
     };
-    let stands = read(&stands);
+    let stands = read(&stands, asked).ok_or(NotAsked::Otherwise)?;
     shared.desk.waiting.lock().remove(&id);
     let saying = {
         let (shared, asked, choice) = (shared.clone(), asked.clone(), stands.clone());
@@ -201,11 +226,13 @@ async fn stand(shared: &Arc<Shared>, asked: &Asked, choice: Choice) -> Result<Ch
     Ok(stands)
 }
 
-fn read(vote: &str) -> Choice {
+/// A choice that was recorded; `None` when it was to endorse another outcome than the one that is asked about,
+/// which only a log that is not what it was leads to. A member signs one outcome of a proposal and no other.
+fn read(vote: &str, asked: &Asked) -> Option<Choice> {
     let vote = own(vote);
     match text(&vote, "vote") {
-        "endorse" => Choice::Endorse,
-        _ => Choice::Refuse(text(&vote, "reason").to_owned()),
+        "endorse" => (text(&vote, "agreed") == asked.agreed.to_string()).then_some(Choice::Endorse),
+        _ => Some(Choice::Refuse(text(&vote, "reason").to_owned())),
     }
 }
 
@@ -244,6 +271,8 @@ async fn say(shared: &Arc<Shared>, asked: &Asked, choice: &Choice) {
 pub(crate) enum NotAsked {
     /// Nobody is asked about this proposal.
     Unknown,
+    /// Another outcome of it was endorsed before.
+    Otherwise,
     /// The store.
     Disk(DiskError),
 }
@@ -259,17 +288,11 @@ pub(crate) async fn decide_by_hand(
     let asked = asked.ok_or(NotAsked::Unknown)?;
     if choice == Choice::Endorse {
         // A person may agree to what is sound, not to what is not.
-        let verdict = {
-            let book = shared.mirror.book();
-            endorser(shared).judge(&asked, &book)
-        };
-        if let Verdict::Refuse(reason) = verdict {
-            return stand(shared, &asked, Choice::Refuse(reason))
-                .await
-                .map_err(NotAsked::Disk);
+        if let Verdict::Refuse(reason) = judge(shared, &asked).await {
+            return stand(shared, &asked, Choice::Refuse(reason)).await;
         }
     }
-    stand(shared, &asked, choice).await.map_err(NotAsked::Disk)
+    stand(shared, &asked, choice).await
 }
 
 /// What waits for a person.
@@ -341,4 +364,40 @@ fn describe(shared: &Shared, asked: &Asked, why: Option<&str>) -> Value {
         about.push(("why", why.into()));
     }
     Value::Object(about.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use daybook_ledger::consortium::TreeHash;
+
+    use super::*;
+
+    #[test]
+    fn an_endorsement_of_another_outcome_is_not_used_for_this_one() {
+        let asked = |leaf: &str| Asked {
+            entry: Entry::read(
+                r#"{"at":7,"book":"consortium","effects":[],"kind":"expiry"}"#.into(),
+            )
+            .unwrap(),
+            since: BlockTime(7),
+            agreed: TreeHash::leaf(leaf),
+            states: Vec::new(),
+        };
+        let (one, other) = (asked("one"), asked("other"));
+        let endorsed = write(&object([
+            ("vote", "endorse".into()),
+            ("agreed", one.agreed.to_string().into()),
+        ]));
+        assert_eq!(read(&endorsed, &one), Some(Choice::Endorse));
+        assert_eq!(read(&endorsed, &other), None);
+        // What does not name what was agreed on was not written by this program.
+        assert_eq!(read(r#"{"vote":"endorse"}"#, &one), None);
+        let refused = r#"{"vote":"refuse","reason":"no"}"#;
+        let no = Some(Choice::Refuse("no".to_owned()));
+        assert_eq!(
+            (read(refused, &one), read(refused, &other)),
+            (no.clone(), no)
+        );
+    }
 }

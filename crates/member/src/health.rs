@@ -16,18 +16,24 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time};
 
 use crate::{
-    disk::PlanKind,
+    disk::{DiskError, PlanKind},
     json::{object, write},
     member::{Shared, blocking, stopped},
     message,
-    network::NoticeCursor,
+    network::{NoticeCursor, Notices},
     notice::{self, Notice},
+    relay,
 };
 
 /// How long pongs are waited for.
 const PONG_MS_MAX: u64 = 5_000;
 /// How long the outcome of a check stands, so that asking is cheap.
 const CACHED_MS: u64 = 10_000;
+/// Between two pongs to one member: it asks less often, so that whoever has its key cannot make all others
+/// talk.
+const PONG_MS_BETWEEN: u64 = 5_000;
+/// Bytes of a ping's id, which comes back in the pong: a time takes half of it.
+const PING_ID_BYTES_MAX: usize = 64;
 /// How often a relay that does not answer is asked again.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -46,6 +52,8 @@ pub(crate) struct Health {
 struct State {
     /// When each member was last heard, in milliseconds since 1970.
     heard: BTreeMap<Did, u64>,
+    /// When each member's ping was answered last.
+    answered: BTreeMap<Did, u64>,
     /// The ping that waits for answers, when it was sent, and who answered when.
     ping: Option<(String, u64, BTreeMap<Did, u64>)>,
     outcome: Option<(u64, Outcome)>,
@@ -73,6 +81,18 @@ impl Health {
         let mut state = self.state.lock();
         let heard = state.heard.entry(member).or_default();
         *heard = (*heard).max(at);
+    }
+
+    /// Whether a ping is answered: there is one pong for each member in so much time.
+    fn answers(&self, to: Did, now: u64) -> bool {
+        let mut state = self.state.lock();
+        let last = state.answered.get(&to).copied();
+        // A clock that was set back counts anew.
+        let due = last.is_none_or(|last| now < last || now - last >= PONG_MS_BETWEEN);
+        if due {
+            state.answered.insert(to, now);
+        }
+        due
     }
 
     fn pong(&self, from: Did, ping_id: &str, now: u64) {
@@ -231,39 +251,76 @@ pub(crate) async fn listen(shared: Arc<Shared>) {
 
 async fn read(shared: &Arc<Shared>) {
     let mut pause = RETRY_FIRST;
-    let kept = {
+    let read = {
         let shared = shared.clone();
         blocking(move || shared.own.notices_read()).await
     };
+    let (kept, epoch) = read.unwrap_or_else(|error| {
+        tracing::error!(%error, "all notices are read again");
+        (0, String::new())
+    });
     let mut cursor = NoticeCursor {
-        kept: kept.unwrap_or_else(|error| {
-            tracing::error!(%error, "all notices are read again");
-            0
-        }),
+        kept,
+        epoch,
         ..NoticeCursor::default()
     };
     loop {
-        let fetched = match shared.network.notices(cursor.clone()).await {
+        let shown = relay::reading(
+            shared.mirror.network(),
+            shared.me(),
+            shared.now_ms() / 1_000,
+            &shared.identity.key,
+        );
+        let fetched = match shared.network.notices(cursor.clone(), shown).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                tracing::debug!(%error, "the relay is asked again");
+                // Told once, and then only to who looks closely.
+                match pause == RETRY_FIRST {
+                    true => tracing::warn!(%error, "the relay is asked again"),
+                    false => tracing::debug!(%error, "the relay is asked again"),
+                }
                 time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_LAST);
                 continue;
             }
         };
-        pause = RETRY_FIRST;
-        for bytes in &fetched.notices {
-            take(shared, bytes).await;
-        }
-        if fetched.next.kept != cursor.kept {
-            let (shared, kept) = (shared.clone(), fetched.next.kept);
-            if let Err(error) = blocking(move || shared.own.set_notices_read(kept)).await {
-                tracing::error!(%error, "notices are read again at the next start");
+        match take_all(shared, &cursor, &fetched).await {
+            Ok(()) => {
+                pause = RETRY_FIRST;
+                cursor = fetched.next;
+            }
+            Err(error) => {
+                tracing::error!(%error, "notices could not be kept and are read again");
+                time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LAST);
+                // What passed by was taken.
+                cursor.passing = fetched.next.passing;
+                cursor.relay = fetched.next.relay;
             }
         }
-        cursor = fetched.next;
     }
+}
+
+/// Takes what the relay had, and notes how far it was read.
+async fn take_all(
+    shared: &Arc<Shared>,
+    before: &NoticeCursor,
+    fetched: &Notices,
+) -> Result<(), DiskError> {
+    let mut taken = Ok(());
+    for bytes in &fetched.notices {
+        // One that could not be kept keeps no other away.
+        let one = take(shared, bytes).await;
+        taken = taken.and(one);
+    }
+    shared.tell();
+    taken?;
+    let next = &fetched.next;
+    if (next.kept, &next.epoch) != (before.kept, &before.epoch) {
+        let (shared, kept, epoch) = (shared.clone(), next.kept, next.epoch.clone());
+        blocking(move || shared.own.set_notices_read(kept, &epoch)).await?;
+    }
+    Ok(())
 }
 
 /// Whether a key is a member's present one.
@@ -275,12 +332,15 @@ pub(crate) fn is_key_of(shared: &Shared, did: Did, key: &PublicKey, ever: bool) 
     })
 }
 
-async fn take(shared: &Arc<Shared>, bytes: &[u8]) {
+async fn take(shared: &Arc<Shared>, bytes: &[u8]) -> Result<(), DiskError> {
     // A plan document may have been signed with a key that was replaced since.
     let known = |did: Did, key: &PublicKey| is_key_of(shared, did, key, true);
     let notice = match Notice::open(bytes, shared.mirror.network(), &known) {
         Ok(notice) => notice,
-        Err(error) => return tracing::debug!(%error, "a notice is passed over"),
+        Err(error) => {
+            tracing::debug!(%error, "a notice is passed over");
+            return Ok(());
+        }
     };
     let now = shared.now_ms();
     let me = shared.me();
@@ -289,6 +349,11 @@ async fn take(shared: &Arc<Shared>, bytes: &[u8]) {
     }
     match notice.kind() {
         "ping" if notice.member != me && notice.is_fresh(now) => {
+            let fits = notice.text("ping_id").len() <= PING_ID_BYTES_MAX;
+            if !fits || !shared.health.answers(notice.member, now) {
+                tracing::debug!(member = %notice.member, "a ping is not answered");
+                return Ok(());
+            }
             let members = [
                 ("ping_id", Value::from(notice.text("ping_id"))),
                 ("to", notice.member.to_string().into()),
@@ -310,30 +375,36 @@ async fn take(shared: &Arc<Shared>, bytes: &[u8]) {
                 .health
                 .pong(notice.member, notice.text("ping_id"), now);
         }
-        "gu-11" => keep(shared, &notice, PlanKind::Gu11).await,
-        "gu-12" => keep(shared, &notice, PlanKind::Gu12).await,
+        "gu-11" => keep(shared, &notice, PlanKind::Gu11).await?,
+        "gu-12" => keep(shared, &notice, PlanKind::Gu12).await?,
         _ => {}
     }
+    Ok(())
 }
 
-async fn keep(shared: &Arc<Shared>, notice: &Notice, kind: PlanKind) {
+async fn keep(shared: &Arc<Shared>, notice: &Notice, kind: PlanKind) -> Result<(), DiskError> {
     let Some(Value::Object(plan)) = notice.body.get("message") else {
-        return;
+        return Ok(());
     };
     // The sender checked it; whoever it is, it is checked again.
     if let Err(error) = message::check_plan(kind, plan) {
-        return tracing::warn!(error, member = %notice.member, "a plan document is not kept");
+        tracing::warn!(error, member = %notice.member, "a plan document is not kept");
+        return Ok(());
     }
     let name = format!("{}/{}/{}", notice.member, kind.name(), notice.text("id"));
-    let text = write(&object_of(message::listed_plan(kind, plan)));
-    let shared = shared.clone();
-    if let Err(error) = blocking(move || shared.own.add_plan(kind, &name, &text)).await {
-        tracing::error!(%error, "a plan document could not be kept");
+    let text = write(&Value::Object(message::listed_plan(kind, plan)));
+    let first = {
+        let (shared, name, text) = (shared.clone(), name.clone(), text.clone());
+        blocking(move || shared.own.add_plan(kind, &name, &text)).await?
+    };
+    // The relay takes no second one; another relay, or one that was restored, may have.
+    if first.is_some_and(|first| first != text) {
+        tracing::warn!(
+            name,
+            "another plan document has the name of one that is kept"
+        );
     }
-}
-
-fn object_of(plan: Object) -> Value {
-    Value::Object(plan)
+    Ok(())
 }
 
 /// The members whom a caller may see, for consoles.
@@ -360,4 +431,24 @@ pub(crate) fn members(shared: &Shared) -> Value {
         ])
     });
     Value::Array(members.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_pings_again_and_again_is_answered_once_in_a_while() {
+        let health = Health::default();
+        let (one, two) = (Did([1; 16]), Did([2; 16]));
+        assert!(health.answers(one, 100_000));
+        assert!(!health.answers(one, 100_000));
+        assert!(!health.answers(one, 100_000 + PONG_MS_BETWEEN - 1));
+        assert!(
+            health.answers(two, 100_000),
+            "others are not held back by it"
+        );
+        assert!(health.answers(one, 100_000 + PONG_MS_BETWEEN));
+        assert!(health.answers(one, 50_000), "a clock was set back");
+    }
 }

@@ -151,6 +151,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) trust: TlsConnector,
     prover: Prover,
+    /// Counts what changed of what users read.
+    news: watch::Sender<u64>,
     stop: watch::Sender<bool>,
     broken: watch::Sender<Option<String>>,
 }
@@ -172,6 +174,12 @@ impl Shared {
 
     pub(crate) fn prover(&self) -> Prover {
         self.prover.clone()
+    }
+
+    /// Tells whoever waits that something changed of what users read.
+    pub(crate) fn tell(&self) {
+        self.news
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
@@ -276,6 +284,7 @@ impl Member {
             health: Health::default(),
             trust,
             prover,
+            news: watch::Sender::new(0),
             stop: watch::Sender::new(false),
             broken: watch::Sender::new(None),
             settings,
@@ -304,6 +313,11 @@ impl Member {
     /// When it cannot be read, or the copy cannot be written.
     pub fn copy_store(&self, to: &Path) -> Result<(), DiskError> {
         self.shared.own.copy(&to.join(OWN_FILE))
+    }
+
+    /// Counts what changed of what its users read: entries, outcomes, notices, questions to a person.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.news.subscribe()
     }
 
     /// Waits until it can no longer follow the log, and tells why.
@@ -382,12 +396,29 @@ async fn feed(shared: &Arc<Shared>) {
             })
             .await
         };
-        if let Err(error) = applied {
-            tracing::error!(%error, member = %shared.me(), "the member follows no longer");
-            shared.broken.send_replace(Some(error.to_string()));
+        shared.tell();
+        let wrong = match applied {
+            Err(error) => Some(error.to_string()),
+            Ok(()) => replaced(shared),
+        };
+        if let Some(wrong) = wrong {
+            tracing::error!(wrong, member = %shared.me(), "the member follows no longer");
+            shared.broken.send_replace(Some(wrong));
             return;
         }
     }
+}
+
+/// Why a member cannot go on with its key, if the network knows it by a newer one: nothing that it signs is
+/// taken. A newer key than the network's is none: who reads the log anew comes to it.
+fn replaced(shared: &Shared) -> Option<String> {
+    let mine = shared.identity.key.public_key();
+    let book = shared.mirror.book();
+    let member = book.member(shared.me())?;
+    let present = member.card.verkey();
+    (present != mine && member.keys.contains(&mine)).then(|| {
+        format!("its key was replaced by {present}: start it again with the new one, which `daybook member rotate` puts in its place")
+    })
 }
 
 /// Runs something that blocks, away from the sockets.

@@ -31,8 +31,13 @@ pub trait Network: Send + Sync + fmt::Debug + 'static {
     /// Puts a signed notice on the relay.
     fn post(&self, notice: Bytes) -> Answer<'_, Result<(), NotTaken>>;
 
-    /// Waits for notices behind `after`, and gives none when there are none for a while.
-    fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>>;
+    /// Waits for notices behind `after`, and gives none when there are none for a while. `shown` is the
+    /// member's own signed wish to read.
+    fn notices(
+        &self,
+        after: NoticeCursor,
+        shown: Bytes,
+    ) -> Answer<'_, Result<Notices, Unavailable>>;
 }
 
 /// An entry and its place.
@@ -74,12 +79,14 @@ pub enum NotTaken {
 #[error("the node does not answer: {0}")]
 pub struct Unavailable(pub String);
 
-/// How far a member has read the relay. The kept notices are numbered for ever, the passing ones since
-/// the relay began.
+/// How far a member has read the relay. The kept notices are numbered in the relay's file, the passing ones
+/// since the relay was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoticeCursor {
     /// The last kept notice.
     pub kept: u64,
+    /// The file that counts the kept ones: another one since it was restored from a backup.
+    pub epoch: String,
     /// The last passing notice.
     pub passing: u64,
     /// The relay that counts the passing ones.

@@ -51,6 +51,13 @@ pub(crate) fn sign(
     write(&signed.to_value()).into()
 }
 
+/// What a notice says that was verified before it was kept; `None` of anything else.
+pub(crate) fn body(bytes: &[u8]) -> Option<Object> {
+    let value = Value::parse(bytes, DEPTH_MAX).ok()?;
+    let (_, body) = SignatureObject::read(&value).ok()?.open(DEPTH_MAX).ok()?;
+    body.as_object().cloned()
+}
+
 impl Notice {
     /// Reads a notice and verifies that the member whom it names signed it with a key that `is_key_of`
     /// takes for the member's.

@@ -2,7 +2,11 @@
 //! its own end whether or not anybody listens, is remembered under the client's `@id`, and is taken up
 //! again after a crash (section 2.7).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry as Claim},
+    sync::Arc,
+    time::Duration,
+};
 
 use daybook_ledger::{
     BlockTime, TransactionId,
@@ -16,12 +20,12 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, time};
 
 use crate::{
-    disk::DiskError,
+    disk::{DiskError, PlanKind},
     json::{count, member, object, own, text, text_or_null, write},
     member::{Shared, blocking, stopped},
     message::{self, Fault, Message, PROCESSING_ERROR, REQUEST_ERROR, Wanted, problem, progress},
     network::NotTaken,
-    notice,
+    notice, relay,
 };
 
 /// How long after its deadline the outcome of an operation may take to arrive before the client is told
@@ -32,6 +36,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 /// Operations under way at once: each holds its request in memory.
 const RUNNING_MAX: usize = 1_024;
+
+/// What an operation may be, as it is remembered.
+const KINDS: [&str; 4] = [CREATE, ISSUE, PlanKind::Gu11.name(), PlanKind::Gu12.name()];
+const CREATE: &str = "create";
+const ISSUE: &str = "issue";
 
 /// An operation that somebody may watch.
 #[derive(Debug)]
@@ -135,9 +144,33 @@ impl Operations {
     pub(crate) fn running(&self, id: &str) -> Option<Arc<Operation>> {
         self.0.lock().get(id).cloned()
     }
+
+    /// Makes room for an operation under a name that nothing under way has.
+    ///
+    /// # Errors
+    /// What has it.
+    fn claim(&self, operation: &Arc<Operation>) -> Result<(), Arc<Operation>> {
+        match self.0.lock().entry(operation.id.clone()) {
+            Claim::Occupied(first) => Err(first.get().clone()),
+            Claim::Vacant(free) => {
+                free.insert(operation.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the name of an operation free again.
+    fn release(&self, operation: &Operation) {
+        self.0.lock().remove(&operation.id);
+    }
 }
 
 impl Kept {
+    /// Whether members are asked about it, as they are not about plan documents.
+    fn is_proposed(&self) -> bool {
+        matches!(self.kind, CREATE | ISSUE)
+    }
+
     fn text(&self, report: Option<&Value>) -> String {
         write(&object([
             ("@id", self.id.as_str().into()),
@@ -154,11 +187,9 @@ impl Kept {
         let value = own(text_);
         let kept = Kept {
             id: text(&value, "@id").to_owned(),
-            kind: match text(&value, "kind") {
-                "create" => "create",
-                "issue" => "issue",
-                _ => return None,
-            },
+            kind: KINDS
+                .into_iter()
+                .find(|kind| *kind == text(&value, "kind"))?,
             digest: text(&value, "digest").to_owned(),
             ledger: member(&value, "ledger")?.clone(),
             request: text(&value, "request").to_owned(),
@@ -176,6 +207,9 @@ pub(crate) fn is_success(report: &Value) -> bool {
 
 /// Begins what a message asks for, or finds the operation that it repeats.
 ///
+/// Its name is claimed before anything is looked up, and is free again only once what is remembered of it is
+/// on disk: whoever comes with the same name finds either the one or the other, and nothing is begun twice.
+///
 /// # Errors
 /// Why it is not begun.
 pub(crate) async fn begin(
@@ -183,87 +217,113 @@ pub(crate) async fn begin(
     message: Message,
     by: &str,
 ) -> Result<Arc<Operation>, Fault> {
-    let thread = message.id.clone();
+    let operation = Operation::new(&message.id, &message.digest);
+    if let Err(first) = shared.operations.claim(&operation) {
+        // Two sockets with one `@id` at the same moment are one operation.
+        return match first.digest == message.digest {
+            true => Ok(first),
+            false => Err(used_for_something_else(&message.id)),
+        };
+    }
+    // A client that leaves meanwhile must not leave its claim behind.
+    let starting = tokio::spawn({
+        let (shared, by) = (shared.clone(), by.to_owned());
+        async move {
+            let begun = start(&shared, &operation, message, &by).await;
+            if let Err(fault) = &begun {
+                shared.operations.release(&operation);
+                // Whoever asked for the same meanwhile watches this one.
+                operation.finish(problem(fault.code, &fault.explain, "request", &[]));
+            }
+            begun.map(|()| operation)
+        }
+    });
+    match starting.await {
+        Ok(begun) => begun,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn used_for_something_else(id: &str) -> Fault {
+    Fault {
+        code: REQUEST_ERROR,
+        explain: "this \"@id\" was used for something else: give every request its own".to_owned(),
+        thread: Some(id.to_owned()),
+    }
+}
+
+/// Starts an operation whose name is claimed, unless the name is known from before.
+async fn start(
+    shared: &Arc<Shared>,
+    operation: &Arc<Operation>,
+    message: Message,
+    by: &str,
+) -> Result<(), Fault> {
     let fault = |explain: String| Fault {
         code: REQUEST_ERROR,
         explain,
-        thread: Some(thread.clone()),
+        thread: Some(operation.id.clone()),
     };
     let broken = |error: DiskError| {
         tracing::error!(%error, "an operation could not be begun");
         Fault {
             code: PROCESSING_ERROR,
             explain: "the member's store cannot be used".to_owned(),
-            thread: Some(thread.clone()),
+            thread: Some(operation.id.clone()),
         }
     };
     let known = {
         let (shared, id) = (shared.clone(), message.id.clone());
         blocking(move || shared.own.operation(&id)).await
     };
-    let other =
-        || fault("this \"@id\" was used for something else: give every request its own".to_owned());
     if let Some((kept, report)) = known.map_err(broken)?.as_deref().and_then(Kept::read) {
         if kept.digest != message.digest {
-            return Err(other());
+            return Err(used_for_something_else(&message.id));
         }
-        if let Some(running) = shared.operations.running(&kept.id) {
-            return Ok(running);
-        }
-        let operation = Operation::new(&kept.id, &kept.digest);
         match report {
             Some(report) => {
-                operation.say(Some(0), "this request was made before");
-                operation.say(Some(100), "its outcome is known");
+                // The only event of a plan document is its last.
+                if kept.is_proposed() {
+                    operation.say(Some(0), "this request was made before");
+                    operation.say(Some(100), "its outcome is known");
+                }
+                shared.operations.release(operation);
                 operation.finish(report);
             }
             // It is resumed at a start; between the two there is nothing to watch.
-            None => resume(shared, kept, &operation),
+            None => go_on(shared, operation, kept),
         }
-        return Ok(operation);
+        return Ok(());
+    }
+    if shared.operations.0.lock().len() > RUNNING_MAX {
+        return Err(fault(
+            "too many operations are under way: try again later".to_owned(),
+        ));
     }
     if let Wanted::Plan {
         kind,
         message: plan,
     } = message.wanted
     {
-        let operation = Operation::new(&message.id, &message.digest);
-        send_plan(shared, &operation, kind, plan).await;
-        return Ok(operation);
+        let report = send_plan(shared, operation, kind, plan).await;
+        shared.operations.release(operation);
+        operation.finish(report);
+        shared.tell();
+        return Ok(());
     }
     let prepared = {
         let (shared, by) = (shared.clone(), by.to_owned());
         blocking(move || prepare(&shared, message, &by)).await
     };
-    let kept = prepared.map_err(broken)?.map_err(&fault)?;
-    let operation = Operation::new(&kept.id, &kept.digest);
-    {
-        let mut running = shared.operations.0.lock();
-        if running.len() >= RUNNING_MAX {
-            return Err(fault(
-                "too many operations are under way: try again later".to_owned(),
-            ));
-        }
-        // Two sockets with one `@id` at the same moment are one operation.
-        if let Some(first) = running.get(&kept.id) {
-            return match first.digest == kept.digest {
-                true => Ok(first.clone()),
-                false => Err(other()),
-            };
-        }
-        running.insert(kept.id.clone(), operation.clone());
-    }
-    let record = {
+    let kept = prepared.map_err(broken)?.map_err(fault)?;
+    let recorded = {
         let (shared, kept) = (shared.clone(), kept.clone());
         blocking(move || shared.own.put_operation(&kept.id, &kept.text(None))).await
     };
-    if let Err(error) = record {
-        shared.operations.0.lock().remove(&kept.id);
-        return Err(broken(error));
-    }
+    recorded.map_err(broken)?;
     operation.say(Some(0), "the request is sound");
     tokio::spawn(run(shared.clone(), operation.clone(), kept));
-    Ok(operation)
+    Ok(())
 }
 
 /// Signs what is to be proposed. Blocks on the disk.
@@ -305,7 +365,7 @@ fn prepare(shared: &Shared, message: Message, by: &str) -> Result<Result<Kept, S
                 batch: Batch::new(&signed),
             };
             let ledger = object([("name", ledger.into())]);
-            ("create", ledger, action)
+            (CREATE, ledger, action)
         }
         Wanted::Issue {
             ledgers,
@@ -320,7 +380,7 @@ fn prepare(shared: &Shared, message: Message, by: &str) -> Result<Result<Kept, S
                 ledgers,
                 batch: Batch::new(&[signed]),
             };
-            ("issue", object([("name", name)]), action)
+            (ISSUE, object([("name", name)]), action)
         }
         Wanted::Plan { .. } => return Ok(Err("a plan document is not proposed".to_owned())),
     };
@@ -350,17 +410,15 @@ pub(crate) fn resume_all(shared: &Arc<Shared>) -> Result<(), DiskError> {
     for (kept, _) in open.iter().filter_map(|text| Kept::read(text)) {
         tracing::info!(id = kept.id, "taking up an operation");
         let operation = Operation::new(&kept.id, &kept.digest);
-        resume(shared, kept, &operation);
+        if shared.operations.claim(&operation).is_ok() {
+            go_on(shared, &operation, kept);
+        }
     }
     Ok(())
 }
 
-fn resume(shared: &Arc<Shared>, kept: Kept, operation: &Arc<Operation>) {
-    let mut running = shared.operations.0.lock();
-    if running.contains_key(&kept.id) {
-        return;
-    }
-    running.insert(kept.id.clone(), operation.clone());
+/// Goes on with an operation whose name is claimed.
+fn go_on(shared: &Arc<Shared>, operation: &Arc<Operation>, kept: Kept) {
     operation.say(Some(0), "the request was made before and is taken up again");
     tokio::spawn(run(shared.clone(), operation.clone(), kept));
 }
@@ -387,10 +445,11 @@ async fn run(shared: Arc<Shared>, operation: Arc<Operation>, kept: Kept) {
         tracing::error!(%error, "an outcome could not be remembered");
     }
     operation.finish(report);
-    shared.operations.0.lock().remove(&kept.id);
+    shared.operations.release(&operation);
+    shared.tell();
 }
 
-async fn proposed(shared: &Arc<Shared>, operation: &Operation, kept: &Kept) -> Value {
+async fn proposed(shared: &Arc<Shared>, operation: &Arc<Operation>, kept: &Kept) -> Value {
     operation.say(Some(20), "signed; proposing it to the network");
     let request = Request {
         text: kept.request.clone().into(),
@@ -424,23 +483,26 @@ async fn proposed(shared: &Arc<Shared>, operation: &Operation, kept: &Kept) -> V
     let mut seen = Seen::default();
     loop {
         applied.borrow_and_update();
-        match shared.mirror.outcome(&proposal) {
-            Some(Outcome::Decided(entry)) => {
-                return decided(shared, operation, kept, proposal, &entry, &mut seen);
-            }
-            Some(Outcome::Pending(progress)) => tell(shared, operation, &progress, &mut seen),
-            None => {}
-        }
+        let looked = {
+            let (shared, operation, kept) = (shared.clone(), operation.clone(), kept.clone());
+            blocking(move || {
+                let report = look(&shared, &operation, &kept, proposal, &mut seen);
+                (report, seen)
+            })
+            .await
+        };
+        seen = match looked {
+            (Some(report), _) => return report,
+            (None, seen) => seen,
+        };
         let over = kept.deadline.saturating_add(GRACE_MS);
         let left = over.saturating_sub(shared.now_ms());
         let changed = time::timeout(Duration::from_millis(left.max(1)), applied.changed());
         if changed.await.is_err() {
             if !told {
                 told = true;
-                let missing = match shared.mirror.outcome(&proposal) {
-                    Some(Outcome::Pending(progress)) => progress.missing,
-                    _ => Vec::new(),
-                };
+                let progress = shared.mirror.book().progress(&proposal);
+                let missing = progress.map_or(Vec::new(), |progress| progress.missing);
                 let words = "the deadline has passed and the node has told no outcome";
                 not_known(operation, "endorsing", words, &missing);
             }
@@ -448,6 +510,23 @@ async fn proposed(shared: &Arc<Shared>, operation: &Operation, kept: &Kept) -> V
             if applied.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+        }
+    }
+}
+
+/// Tells how far a proposal has come; gives the report once it is decided. Blocks on the disk.
+fn look(
+    shared: &Shared,
+    operation: &Operation,
+    kept: &Kept,
+    proposal: TransactionId,
+    seen: &mut Seen,
+) -> Option<Value> {
+    match shared.mirror.outcome(&proposal)? {
+        Outcome::Decided(entry) => Some(decided(shared, operation, kept, proposal, &entry, seen)),
+        Outcome::Pending(progress) => {
+            tell(shared, operation, &progress, seen);
+            None
         }
     }
 }
@@ -544,7 +623,7 @@ fn decided(
             endorsements(shared, operation, endorsers, seen);
             operation.say(Some(100), "committed");
             let mut ledger = kept.ledger.as_object().cloned().unwrap_or_default();
-            if kept.kind == "create"
+            if kept.kind == CREATE
                 && let Some(state) = states.first()
                 && let Ok(Some(id)) = shared.mirror.ledger_named(&state.name)
             {
@@ -605,17 +684,33 @@ fn not_known(operation: &Operation, stage: &str, words: &str, missing: &[Did]) {
     operation.tell(report, true, true);
 }
 
-/// Sends a plan document to all members and keeps it (section 2.5).
+/// Sends a plan document to all members and keeps it (section 2.5); gives its only event. One that was not
+/// sent is not remembered: the same may be tried again.
 async fn send_plan(
     shared: &Arc<Shared>,
     operation: &Operation,
-    kind: crate::disk::PlanKind,
+    kind: PlanKind,
     plan: Object,
-) {
+) -> Value {
     let id = operation.id.clone();
+    let name = format!("{}/{}/{id}", shared.me(), kind.name());
+    let text = write(&Value::Object(message::listed_plan(kind, &plan)));
+    let first = {
+        let (shared, name) = (shared.clone(), name.clone());
+        blocking(move || shared.own.plan_named(kind, &name)).await
+    };
+    // An earlier version remembered the document and not the request.
+    if first.is_ok_and(|first| first.is_some_and(|first| first != text)) {
+        return problem(
+            REQUEST_ERROR,
+            &used_for_something_else(&id).explain,
+            "request",
+            &[],
+        );
+    }
     let members = [
         ("id", Value::from(id.as_str())),
-        ("message", Value::Object(plan.clone())),
+        ("message", Value::Object(plan)),
     ];
     let signed = notice::sign(
         shared.mirror.network(),
@@ -625,27 +720,47 @@ async fn send_plan(
         shared.now_ms() / 1_000,
         &shared.identity.key,
     );
-    let report = match shared.network.post(signed).await {
-        Ok(()) => {
-            let name = format!("{}/{}/{id}", shared.me(), kind.name());
-            let text = write(&Value::Object(message::listed_plan(kind, &plan)));
-            let kept = {
-                let shared = shared.clone();
-                blocking(move || shared.own.add_plan(kind, &name, &text)).await
-            };
-            match kept {
-                Ok(_) => message::plan_done("sent to all members"),
-                Err(error) => {
-                    // It comes back over the relay.
-                    tracing::error!(%error, "a plan document could not be kept");
-                    let explain = "it was sent and could not be kept here";
-                    problem(PROCESSING_ERROR, explain, "keeping", &[])
-                }
-            }
+    match shared.network.post(signed).await {
+        Ok(()) => {}
+        // The relay knows of a document that this member's store does not know any more.
+        Err(NotTaken::Refused { code, .. }) if code == relay::ID_REUSED => {
+            return problem(
+                REQUEST_ERROR,
+                &used_for_something_else(&id).explain,
+                "sending",
+                &[],
+            );
         }
-        Err(error) => problem(PROCESSING_ERROR, &error.to_string(), "sending", &[]),
+        Err(error) => return problem(PROCESSING_ERROR, &error.to_string(), "sending", &[]),
+    }
+    let report = message::plan_done("sent to all members");
+    let kept = Kept {
+        kind: kind.name(),
+        digest: operation.digest.clone(),
+        ledger: Value::Null,
+        request: String::new(),
+        deadline: 0,
+        id,
     };
-    operation.finish(report);
+    let kept = {
+        let (shared, report) = (shared.clone(), report.clone());
+        blocking(move || {
+            shared.own.add_plan(kind, &name, &text)?;
+            shared
+                .own
+                .put_operation(&kept.id, &kept.text(Some(&report)))
+        })
+        .await
+    };
+    match kept {
+        Ok(()) => report,
+        Err(error) => {
+            // It comes back over the relay.
+            tracing::error!(%error, "a plan document could not be kept");
+            let explain = "it was sent and could not be kept here";
+            problem(PROCESSING_ERROR, explain, "keeping", &[])
+        }
+    }
 }
 
 /// What is known of an operation (section 2.7).

@@ -410,7 +410,8 @@ fn tell(
     }
 }
 
-fn submit_failure(error: SubmitError) -> Failure {
+/// How a request that was not taken ends a command.
+pub(crate) fn submit_failure(error: SubmitError) -> Failure {
     match error {
         SubmitError::Refused(refusal) => Failure::refused(format!("{}: {refusal}", refusal.code)),
         SubmitError::Unknown(error) => Failure::new(

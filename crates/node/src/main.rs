@@ -21,6 +21,7 @@ mod ledger_command;
 mod log;
 mod machine;
 mod member;
+mod member_card;
 mod member_network;
 mod node;
 mod order;

@@ -15,11 +15,11 @@ use daybook_client::consortium::ConsortiumClient;
 use daybook_gateway::{Guest, GuestAnswer};
 use daybook_ledger::{
     block::Genesis,
-    consortium::{Answer as Rule, Card, Did, Profile, canon_object},
+    consortium::{Answer as Rule, Book, Card, Did, Profile, canon_object},
 };
 use daybook_member::{
-    Check, DiskError, Hosted, Identity, Member, MemberError, Peer, Relay, Settings, read_policy,
-    tls_config,
+    Check, DiskError, Hosted, Identity, Member, MemberError, Peer, Relay, Settings, copy_relay,
+    read_policy, tls_config,
 };
 use daybook_pipeline::Node;
 use http::Request;
@@ -38,6 +38,7 @@ use crate::{
     consortium::read_card,
     failure::{Exit, Failure},
     keyfile, log,
+    member_card::{self, ChangeCard, Rotate},
     member_network::{Local, NOTICES_TIMEOUT, Remote},
     node::blocking,
     out::Out,
@@ -52,8 +53,8 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 /// How long a check may take unless it is said otherwise.
 const CHECK_SECONDS_DEFAULT: u64 = 10;
 /// The name of a member's key file, its card, its settings and the network's genesis in its folder.
-const KEY: &str = "member.key";
-const CARD: &str = "card.json";
+pub(crate) const KEY: &str = "member.key";
+pub(crate) const CARD: &str = "card.json";
 const CONDUCT: &str = "member.json";
 const GENESIS: &str = "genesis.bin";
 /// What the relay of a node keeps, beside its members' folders.
@@ -72,13 +73,28 @@ beside it, encrypted with --encrypt, and never leaves this machine.")]
     /// Run a member's endorser and gateway against a node
     #[command(after_long_help = "EXAMPLES:
   daybook member run --url http://127.0.0.1:9984
-  daybook member run --url https://node.example --listen 0.0.0.0:8443 --tls-cert c.pem --tls-key k.pem \\
-      --origin https://member.example
+  daybook member run --url https://node.example --listen 0.0.0.0:8443 \\
+      --tls-cert c.pem --tls-key k.pem --origin https://member.example
   daybook member run --check ./allowed.sh     # exit 0 endorses; else the first line is the reason
   daybook member run --ask                    # people decide, at /proposals/
 
 What the flags do not say is read from member.json in the member's folder.")]
     Run(Box<Run>),
+    /// Change what the others read of a member: its label, where its gateway is, its icon
+    #[command(after_long_help = "EXAMPLES:
+  daybook member card --endpoint https://member.example --url http://127.0.0.1:9984
+  daybook member card --label 'Port One' --icon ''      # a text that is empty is taken away
+
+What is not named stays as it is. The new card stands in the network's log and in card.json.")]
+    Card(Box<ChangeCard>),
+    /// Give a member a new key
+    #[command(after_long_help = "EXAMPLES:
+  daybook member rotate --url http://127.0.0.1:9984
+
+The new key is made and on disk, encrypted if the old one is, before the network learns of it; the old
+one is kept as retired-….key. A call that was interrupted is called again. A member that runs stops when
+it reads that its key was replaced: start it again. It stays the same member, with the same DID.")]
+    Rotate(Box<Rotate>),
     /// List the members whose identities are here
     List(Where),
     /// Show a member's DID, key and card
@@ -216,16 +232,9 @@ struct Conduct {
 pub(crate) fn run(command: &MemberCommand, out: Out) -> Result<(), Failure> {
     match command {
         MemberCommand::Init(args) => init(args, out),
-        MemberCommand::Run(args) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .thread_name("member")
-                .build()
-                .map_err(|e| Failure::system("starting threads", &e))?;
-            let result = runtime.block_on(serve(args, out));
-            runtime.shutdown_background();
-            result
-        }
+        MemberCommand::Run(args) => block_on(serve(args, out)),
+        MemberCommand::Card(args) => block_on(member_card::change(args, out)),
+        MemberCommand::Rotate(args) => block_on(member_card::rotate(args, out)),
         MemberCommand::List(place) => {
             for (did, folder) in folders(&place.data_dir)? {
                 show(did, &folder, out)?;
@@ -237,6 +246,17 @@ pub(crate) fn run(command: &MemberCommand, out: Out) -> Result<(), Failure> {
             show(did, &folder, out)
         }
     }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("member")
+        .build()
+        .map_err(|e| Failure::system("starting threads", &e))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
 }
 
 fn init(args: &Init, out: Out) -> Result<(), Failure> {
@@ -346,10 +366,11 @@ pub(crate) fn back_up(
     let to = members_folder(into);
     backup::make_dir(&to)?;
     match running {
-        Some(house) => house.relay.copy_store(&to.join(RELAY)).map_err(failed),
+        Some(house) => house.relay.copy_store(&to.join(RELAY)),
         // Only a node opens it, and none is running.
-        None => backup::copy(&from, &to.join(RELAY), 0o600),
+        None => copy_relay(&from, &to.join(RELAY)),
     }
+    .map_err(failed)
 }
 
 /// The member that is meant.
@@ -480,6 +501,8 @@ async fn serve(args: &Run, out: Out) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let (did, folder) = chosen(&args.place.data_dir, args.member)?;
+    let client = ConsortiumClient::new(remote::client(&args.node)?);
+    member_card::finish_if_known(&client, did, &folder).await?;
     let identity = identity(did, &folder, &Source::new(args.passphrase_file.as_deref()))?;
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(chain), Some(key)) => {
@@ -510,7 +533,6 @@ async fn serve(args: &Run, out: Out) -> Result<(), Failure> {
     settings
         .ca_file
         .clone_from(&args.node.trust.authorities.ca_file);
-    let client = ConsortiumClient::new(remote::client(&args.node)?);
     let patient = remote::builder(&args.node.url, &args.node.trust)?
         .timeout(NOTICES_TIMEOUT)
         .build()?;
@@ -627,6 +649,10 @@ impl House {
             Arc::new(relay.map_err(|error| Failure::new(Exit::Damaged, error.to_string()))?);
         let mut members = Vec::new();
         for (did, folder) in folders(data_dir)? {
+            let present = |book: &Book| book.member(did).map(|member| member.card.clone());
+            if let Some(present) = node.store().consortium(present) {
+                member_card::finish(&folder, &present)?;
+            }
             let identity = identity(did, &folder, source)?;
             let settings = settings(&folder, &conduct(&folder)?, origin.to_owned())?;
             let network = Arc::new(Local::new(node.clone(), relay.clone()));

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use daybook_client::consortium::{ConsortiumClient, FollowedEntries, SubmitError};
+use daybook_client::consortium::{ConsortiumClient, FollowedEntries, NoticesAfter, SubmitError};
 use daybook_ledger::{Height, Position, consortium::Request};
 use daybook_member::{
     Answer, Committed, Logged, Network, NotTaken, NoticeCursor, Notices, Relay, Unavailable,
@@ -138,13 +138,20 @@ impl Network for Remote {
         })
     }
 
-    fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>> {
+    fn notices(
+        &self,
+        after: NoticeCursor,
+        shown: Bytes,
+    ) -> Answer<'_, Result<Notices, Unavailable>> {
         Box::pin(async move {
-            let body = self
-                .relay
-                .notices(after.kept, after.passing, &after.relay)
-                .await
-                .map_err(unavailable)?;
+            let after = NoticesAfter {
+                kept: after.kept,
+                epoch: &after.epoch,
+                passing: after.passing,
+                relay: &after.relay,
+            };
+            let fetched = self.relay.notices(after, &shown).await;
+            let body = fetched.map_err(unavailable)?;
             read_notices(&body).ok_or_else(|| unavailable("the relay's answer is none"))
         })
     }
@@ -240,8 +247,19 @@ impl Network for Local {
         })
     }
 
-    fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>> {
+    fn notices(
+        &self,
+        after: NoticeCursor,
+        shown: Bytes,
+    ) -> Answer<'_, Result<Notices, Unavailable>> {
         Box::pin(async move {
+            let relay = self.relay.clone();
+            let may = spawn_blocking(move || relay.may_read(&shown, system_clock()));
+            if !may.await.map_err(unavailable)? {
+                return Err(unavailable(
+                    "this member is not one of the network yet, or no more",
+                ));
+            }
             self.relay.wait(&after).await;
             let relay = self.relay.clone();
             let fetched = spawn_blocking(move || relay.fetch(&after));

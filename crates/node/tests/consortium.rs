@@ -18,7 +18,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use common::{Node, daybook, get};
+use common::{Node, check, daybook, get, power_cuts};
 use daybook_client::{
     BookEvent, Client, EventFilter, From,
     consortium::{ConsortiumClient, Outcome, SubmitError},
@@ -39,7 +39,6 @@ use tokio::{
     time::timeout,
 };
 
-const ROUNDS_DEFAULT: u64 = 20;
 /// Members of the network of these tests.
 const MEMBERS: u8 = 5;
 /// Proposals under way at once while the node is killed.
@@ -246,17 +245,7 @@ async fn replay(client: &ConsortiumClient) -> (Book, Vec<(Position, Entry)>) {
 
 #[test]
 fn items_31_and_36_a_node_killed_at_any_stage_ends_every_proposal_in_one_way() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().unwrap())
-    };
-    let seed = number("CRASH_SEED").unwrap_or_else(rand::random);
-    let rounds = number("CRASH_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
-    println!("CRASH_SEED={seed} CRASH_ROUNDS={rounds}");
-    tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(killed(seed, rounds));
+    power_cuts(killed);
 }
 
 const LEDGERS: [&str; 4] = ["CONT-1", "CONT-2", "CONT-3", "CONT-4"];
@@ -329,11 +318,7 @@ async fn killed(seed: u64, rounds: u64) {
     compare(&client, &members, &acknowledged).await;
     drop(members);
     assert_eq!(node.stop().code(), Some(0));
-    let dir = dir.display().to_string();
-    let report = daybook(&["--json", "check", "--signatures", "--data-dir", &dir])
-        .ok()
-        .one();
-    assert_eq!(report["ok"], true, "{report}");
+    check(&dir);
 }
 
 /// What every proposer was told of its requests: by member and its own name for them.

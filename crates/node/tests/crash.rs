@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Node, daybook};
+use common::{Node, check, power_cuts};
 use daybook_client::{
     Acknowledge, Answer, Client, Error, Fate, Filter, Follow, Frame, From, Receipt, Stream,
     Submission,
@@ -30,7 +30,6 @@ use daybook_ledger::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::{task::JoinSet, time::timeout};
 
-const ROUNDS_DEFAULT: u64 = 20;
 /// Units of every asset of the test.
 const UNITS: u64 = 1_000;
 /// Chains of transfers that go through the batch door at once.
@@ -152,17 +151,7 @@ impl Acknowledged {
 
 #[test]
 fn item_63_a_node_killed_under_load_loses_nothing_that_it_acknowledged() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|text| text.parse::<u64>().unwrap())
-    };
-    let seed = number("CRASH_SEED").unwrap_or_else(rand::random);
-    let rounds = number("CRASH_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
-    println!("CRASH_SEED={seed} CRASH_ROUNDS={rounds}");
-    tokio::runtime::Runtime::new()
-        .unwrap()
-        .block_on(run(seed, rounds));
+    power_cuts(run);
 }
 
 async fn run(seed: u64, rounds: u64) {
@@ -330,15 +319,8 @@ async fn finish(
     println!("{} transactions in {tip} blocks", committed.len());
 
     assert_eq!(node.stop().code(), Some(0));
-    let dir = dir.display().to_string();
-    let report = daybook(&["--json", "check", "--signatures", "--data-dir", &dir])
-        .ok()
-        .one();
-    assert_eq!(
-        (&report["ok"], &report["height"]),
-        (&true.into(), &tip.into()),
-        "{report}"
-    );
+    let report = check(dir);
+    assert_eq!(report["height"], tip, "{report}");
 }
 
 /// Sends a round's transfers through the batch door until the node is gone.

@@ -1,6 +1,6 @@
 //! The consortium's book over HTTP: answers as JSON (docs/protocols/consortium-node.md).
 
-use std::{borrow::Cow, io::Write};
+use std::{borrow::Cow, fmt::Display, io::Write};
 
 use daybook_ledger::{
     BlockTime, Height, Position, TransactionId,
@@ -16,7 +16,7 @@ use crate::{
     assets::{
         Query, Refusal as BadQuery, append_id, append_number, append_text, decode, error_body,
     },
-    events,
+    events::{self, append_list},
 };
 
 /// Items of one page at most: what a reader gets through at once.
@@ -24,6 +24,10 @@ pub const PAGE_ITEMS_MAX: usize = 1_000;
 
 /// Items of one page when the reader does not say.
 pub const PAGE_ITEMS_DEFAULT: usize = 100;
+
+/// The header with which a member shows that it may read notices: its signed wish, in base64.
+/// `Authorization` is the write token's.
+pub const NOTICE_READER: &str = "daybook-member";
 
 /// The HTTP status of a refusal of the book.
 pub const fn status(code: Code) -> u16 {
@@ -136,16 +140,15 @@ impl Facts {
             genesis.hash()
         );
         append_text(&mut out, &genesis.chain);
-        let _ = write!(out, ",\"time\":{},\"validators\":[", genesis.time.0);
-        for (place, validator) in genesis.validators.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
+        let _ = write!(out, ",\"time\":{},\"validators\":", genesis.time.0);
+        append_list(&mut out, &genesis.validators, |out, validator| {
             let _ = write!(
                 out,
-                "{comma}{{\"public_key\":\"{}\",\"power\":{}}}",
+                "{{\"public_key\":\"{}\",\"power\":{}}}",
                 validator.key, validator.power
             );
-        }
-        out.extend_from_slice(b"]}");
+        });
+        out.push(b'}');
         let _ = write!(
             out,
             ",\"founded\":{},\"settings\":",
@@ -168,16 +171,9 @@ impl Facts {
 pub fn append_member(out: &mut Vec<u8>, member: &Member, ledgers: usize) {
     let _ = write!(out, "{{\"did\":\"{}\",\"card\":", member.card.did());
     out.extend(canon_object(&member.card.to_object()).into_bytes());
-    let _ = write!(out, ",\"verkey\":\"{}\",\"keys\":[", member.card.verkey());
-    for (place, key) in member.keys.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}\"{key}\"");
-    }
-    let _ = write!(
-        out,
-        "],\"active\":{},\"ledgers\":{ledgers}}}",
-        member.active
-    );
+    let _ = write!(out, ",\"verkey\":\"{}\",\"keys\":", member.card.verkey());
+    append_names(out, &member.keys);
+    let _ = write!(out, ",\"active\":{},\"ledgers\":{ledgers}}}", member.active);
 }
 
 /// Appends a ledger; `pending` proposals wait for it.
@@ -194,7 +190,7 @@ pub fn append_ledger(out: &mut Vec<u8>, ledger: &Ledger, pending: usize) {
         ledger.created.0,
         ledger.changed.0,
     );
-    append_dids(out, &ledger.participants);
+    append_names(out, &ledger.participants);
     out.extend_from_slice(b",\"policy\":");
     append_value(out, &ledger.policy.to_value());
     let _ = write!(out, ",\"pending\":{pending}}}");
@@ -280,22 +276,14 @@ fn append_progress_parts(out: &mut Vec<u8>, progress: &Progress) {
             let _ = write!(out, ",\"status\":\"waiting\",\"behind\":{behind}");
         }
         ProposalStatus::Open { since, seats } => {
-            let _ = write!(
-                out,
-                ",\"status\":\"open\",\"since\":{},\"seats\":[",
-                since.0
-            );
-            for (place, seat) in seats.iter().enumerate() {
-                if place > 0 {
-                    out.push(b',');
-                }
+            let _ = write!(out, ",\"status\":\"open\",\"since\":{},\"seats\":", since.0);
+            append_list(out, seats, |out, seat| {
                 out.extend_from_slice(b"{\"ledger\":");
                 append_text(out, &seat.ledger);
                 let _ = write!(out, ",\"needed\":{},\"participants\":", seat.needed);
-                append_dids(out, &seat.participants);
+                append_names(out, &seat.participants);
                 out.push(b'}');
-            }
-            out.push(b']');
+            });
         }
     }
     for (name, dids) in [
@@ -304,7 +292,7 @@ fn append_progress_parts(out: &mut Vec<u8>, progress: &Progress) {
         ("missing", &progress.missing),
     ] {
         let _ = write!(out, ",\"{name}\":");
-        append_dids(out, dids);
+        append_names(out, dids);
     }
 }
 
@@ -335,26 +323,24 @@ pub fn proposal_body(
     if let Some(agreed) = agreed {
         let _ = write!(out, ",\"agreed\":\"{agreed}\"");
     }
-    out.extend_from_slice(b",\"votes\":[");
-    for (place, vote) in votes.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        let word = if vote.reason.is_some() {
-            "refuse"
-        } else {
-            "endorse"
+    out.extend_from_slice(b",\"votes\":");
+    append_list(&mut out, votes, |out, vote| {
+        let word = match vote.reason {
+            Some(_) => "refuse",
+            None => "endorse",
         };
         let _ = write!(
             out,
-            "{comma}{{\"member\":\"{}\",\"vote\":\"{word}\",\"at\":{}",
+            "{{\"member\":\"{}\",\"vote\":\"{word}\",\"at\":{}",
             vote.member, vote.at.0
         );
         if let Some(reason) = &vote.reason {
             out.extend_from_slice(b",\"reason\":");
-            append_text(&mut out, reason);
+            append_text(out, reason);
         }
         out.push(b'}');
-    }
-    out.extend_from_slice(b"],\"proposed\":");
+    });
+    out.extend_from_slice(b",\"proposed\":");
     out.extend_from_slice(proposed.text());
     out.push(b'}');
     out
@@ -390,7 +376,7 @@ pub fn inclusion_body(
         out,
         ",\"seq_no\":{sequence},\"leaf_hash\":\"{leaf}\",\"size\":{size},\"root_hash\":\"{root}\",\"audit_path\":"
     );
-    append_hashes(&mut out, path);
+    append_names(&mut out, path);
     out.push(b'}');
     out
 }
@@ -408,27 +394,16 @@ pub fn consistency_body(
         out,
         ",\"first\":{first},\"first_root_hash\":\"{first_root}\",\"size\":{size},\"root_hash\":\"{root}\",\"consistency_path\":"
     );
-    append_hashes(&mut out, path);
+    append_names(&mut out, path);
     out.push(b'}');
     out
 }
 
-fn append_hashes(out: &mut Vec<u8>, hashes: &[TreeHash]) {
-    out.push(b'[');
-    for (place, hash) in hashes.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}\"{hash}\"");
-    }
-    out.push(b']');
-}
-
-fn append_dids(out: &mut Vec<u8>, dids: &[Did]) {
-    out.push(b'[');
-    for (place, did) in dids.iter().enumerate() {
-        let comma = if place == 0 { "" } else { "," };
-        let _ = write!(out, "{comma}\"{did}\"");
-    }
-    out.push(b']');
+/// Appends DIDs, keys or hashes, whose texts need no escapes.
+fn append_names(out: &mut Vec<u8>, names: &[impl Display]) {
+    append_list(out, names, |out, name| {
+        let _ = write!(out, "\"{name}\"");
+    });
 }
 
 fn append_value(out: &mut Vec<u8>, value: &Value) {

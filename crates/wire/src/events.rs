@@ -269,7 +269,8 @@ fn names(entry: &Entry) -> BTreeSet<String> {
     }
 }
 
-fn append_list<T>(
+/// Appends a list of what `append` writes of each item.
+pub fn append_list<T>(
     out: &mut Vec<u8>,
     list: impl IntoIterator<Item = T>,
     mut append: impl FnMut(&mut Vec<u8>, T),

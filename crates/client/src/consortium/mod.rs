@@ -33,7 +33,7 @@ use daybook_ledger::{
 use http::{Method, StatusCode};
 
 pub use follow::FollowedEntries;
-pub use notices::NoticeRefused;
+pub use notices::{NoticeRefused, NoticesAfter};
 
 use crate::{
     Client, Error,

@@ -25,7 +25,7 @@ use crate::{
     Settings,
     body::{Body, Broken, Piece},
     connection::Connection,
-    reply::{JSON, Reply, fault, json_within, unavailable, with_type},
+    reply::{JSON, Reply, fault, json_within, not_found, unavailable, with_type},
     server::Gateway,
 };
 
@@ -134,6 +134,30 @@ pub(crate) async fn answer(
         Some(Produced::Failed(error)) => fault(&error),
         Some(Produced::Overdue) => unavailable("The list takes too long"),
         None => unavailable("The list could not be made"),
+    }
+}
+
+/// One answer that is read from the disk; 404 when there is none.
+pub(crate) async fn one(
+    gateway: &Gateway,
+    connection: &Arc<Connection>,
+    look: impl FnOnce(&Store) -> Result<Option<Vec<u8>>, StoreError> + Send + 'static,
+) -> Reply {
+    let missing = Arc::new(AtomicBool::new(false));
+    let found = answer(gateway, connection, {
+        let missing = missing.clone();
+        move |store, sink| {
+            match look(store)? {
+                Some(body) => sink.buffer = body,
+                None => missing.store(true, Relaxed),
+            }
+            Ok(())
+        }
+    })
+    .await;
+    match missing.load(Relaxed) {
+        true => not_found(),
+        false => found,
     }
 }
 

@@ -18,6 +18,7 @@ use daybook_wire::{
         append_log_tail, append_member, append_member_tail, append_number_tail, append_progress,
         consistency_body, inclusion_body, ledger_name, proposal_body,
     },
+    events::append_list,
 };
 use http::{HeaderValue, StatusCode, header};
 
@@ -173,14 +174,9 @@ pub(super) fn ledger(gateway: &Gateway, segment: &str) -> Reply {
     let mut out = Vec::with_capacity(1 << 10);
     append_ledger(&mut out, &ledger, queue.len());
     out.pop();
-    out.extend_from_slice(b",\"proposals\":[");
-    for (place, progress) in queue.iter().enumerate() {
-        if place > 0 {
-            out.push(b',');
-        }
-        append_progress(&mut out, progress);
-    }
-    out.extend_from_slice(b"]}");
+    out.extend_from_slice(b",\"proposals\":");
+    append_list(&mut out, &queue, append_progress);
+    out.push(b'}');
     json_within(&gateway.budget, StatusCode::OK, out)
 }
 
@@ -417,16 +413,14 @@ pub(super) async fn proposal(
     let Ok(id) = segment.parse::<TransactionId>() else {
         return not_found();
     };
-    let known = gateway.node.store().consortium_entry(&id);
-    match known {
-        Ok(Some((_, entry))) if entry.propose().is_some() => {}
-        Ok(_) => return not_found(),
-        Err(error) => return crate::reply::fault(&error),
-    }
-    listing::answer(gateway, connection, move |store, sink| {
+    listing::one(gateway, connection, move |store| {
+        let entry = store.consortium_entry(&id)?;
+        let Some((position, proposed)) = entry.filter(|(_, entry)| entry.propose().is_some())
+        else {
+            return Ok(None);
+        };
         let history = store.consortium_history();
         let missing = || history.missing("", 0);
-        let (position, proposed) = store.consortium_entry(&id)?.ok_or_else(missing)?;
         // What is decided is found on disk, and that without the book's lock.
         let pending = store.consortium(|book| book.progress(&id));
         let outcome = match pending {
@@ -444,8 +438,8 @@ pub(super) async fn proposal(
             agreed = agreed.or_else(|| agreed_on(&entry, id));
             true
         })?;
-        sink.buffer = proposal_body(&proposed, position, &outcome, agreed, &votes);
-        Ok(())
+        let body = proposal_body(&proposed, position, &outcome, agreed, &votes);
+        Ok(Some(body))
     })
     .await
 }

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,6 +30,9 @@ pub const PASSWORD: &str = "correct horse";
 
 /// How long anything may take before a test gives up: only a fault takes so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long nothing may happen before a test looks again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed([seed; 32])
@@ -61,7 +64,7 @@ pub fn announce(node: &Node, seed: u8, endpoint: &str) {
     node.ask(&Body::Announce { card }, seed).unwrap();
 }
 
-fn card(seed: u8) -> Card {
+pub fn card(seed: u8) -> Card {
     let profile = Profile {
         label: format!("Member {seed}"),
         organization: format!("Organisation {seed}"),
@@ -95,13 +98,26 @@ struct Log {
 pub struct Node {
     log: Mutex<Log>,
     grown: watch::Sender<usize>,
-    relay: Relay,
+    relay: Mutex<Arc<Relay>>,
     /// Requests that are still taken before the node is cut off; none is counted when it is negative.
     pub down: AtomicBool,
     /// Answers of submissions that get lost after the request was taken.
     pub lose_answers: AtomicUsize,
-    pub submissions: AtomicUsize,
-    _folder: tempfile::TempDir,
+    /// Requests that each member handed in.
+    submissions: Mutex<BTreeMap<u8, usize>>,
+    folder: tempfile::TempDir,
+}
+
+/// Counts what happened anywhere in this test: on its node and in its members.
+static NEWS: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
+
+fn tell() {
+    NEWS.send_modify(|count| *count += 1);
+}
+
+fn open_relay(folder: &Path, name: &str, network: daybook_ledger::block::BlockHash) -> Arc<Relay> {
+    let known = |_: Did, _: &daybook_ledger::PublicKey| true;
+    Arc::new(Relay::open(&folder.join(name), network, Box::new(known)).unwrap())
 }
 
 impl std::fmt::Debug for Node {
@@ -179,17 +195,42 @@ impl Node {
         };
         log.ask(Request::sign(network, &body, &key(200))).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let known = |_: Did, _: &daybook_ledger::PublicKey| true;
-        let relay = Relay::open(&folder.path().join("relay.redb"), network, Box::new(known));
+        let relay = open_relay(folder.path(), "relay.redb", network);
         Arc::new(Node {
             log: Mutex::new(log),
             grown: watch::Sender::new(1),
-            relay: relay.unwrap(),
+            relay: Mutex::new(relay),
             down: AtomicBool::new(false),
             lose_answers: AtomicUsize::new(0),
-            submissions: AtomicUsize::new(0),
-            _folder: folder,
+            submissions: Mutex::default(),
+            folder,
         })
+    }
+
+    fn relay(&self) -> Arc<Relay> {
+        self.relay.lock().clone()
+    }
+
+    /// How many requests a member has handed in.
+    pub fn submissions_by(&self, seed: u8) -> usize {
+        let submissions = self.submissions.lock();
+        submissions.get(&seed).copied().unwrap_or(0)
+    }
+
+    /// Copies what the relay keeps.
+    pub fn back_up_relay(&self) {
+        let to = self.folder.path().join("backup.redb");
+        self.relay().copy_store(&to).unwrap();
+    }
+
+    /// Puts the copy in the relay's place, as often as wanted.
+    pub fn restore_relay(&self) {
+        let folder = self.folder.path();
+        let count = std::fs::read_dir(folder).unwrap().count();
+        let name = format!("restored-{count}.redb");
+        std::fs::copy(folder.join("backup.redb"), folder.join(&name)).unwrap();
+        let network = self.log.lock().prover.network();
+        *self.relay.lock() = open_relay(folder, &name, network);
     }
 
     fn reach(&self) -> Result<(), Unavailable> {
@@ -204,8 +245,13 @@ impl Node {
         let mut log = self.log.lock();
         let network = log.prover.network();
         let taken = log.ask(Request::sign(network, body, &key(by)));
-        self.grown.send_replace(log.entries.len());
+        self.grow(&log);
         taken
+    }
+
+    fn grow(&self, log: &Log) {
+        self.grown.send_replace(log.entries.len());
+        tell();
     }
 
     pub fn entries_of(&self, kind: &str) -> usize {
@@ -227,7 +273,7 @@ impl Node {
         let mut log = self.log.lock();
         log.ahead += time.as_millis() as u64;
         log.tick();
-        self.grown.send_replace(log.entries.len());
+        self.grow(&log);
     }
 
     /// What became of the proposal that was made under this name.
@@ -250,6 +296,7 @@ impl Node {
 /// One member's way to the node: it can be cut off by itself.
 #[derive(Debug)]
 pub struct Wire {
+    pub seed: u8,
     pub node: Arc<Node>,
     pub down: Arc<AtomicBool>,
     /// Whether the member has come to the relay a second time: no notice escapes it from then on.
@@ -270,11 +317,11 @@ impl Network for Wire {
     fn submit(&self, request: Request) -> Answer<'_, Result<Committed, NotTaken>> {
         Box::pin(async move {
             self.reach()?;
-            self.node.submissions.fetch_add(1, Ordering::SeqCst);
+            *self.node.submissions.lock().entry(self.seed).or_default() += 1;
             let taken = {
                 let mut log = self.node.log.lock();
                 let taken = log.ask(request);
-                self.node.grown.send_replace(log.entries.len());
+                self.node.grow(&log);
                 taken
             };
             let lose = &self.node.lose_answers;
@@ -318,7 +365,7 @@ impl Network for Wire {
         Box::pin(async move {
             self.reach()?;
             self.node
-                .relay
+                .relay()
                 .post(&notice, system_clock())
                 .map_err(|refused| NotTaken::Refused {
                     code: refused.code.to_owned(),
@@ -327,16 +374,24 @@ impl Network for Wire {
         })
     }
 
-    fn notices(&self, after: NoticeCursor) -> Answer<'_, Result<Notices, Unavailable>> {
+    fn notices(
+        &self,
+        after: NoticeCursor,
+        shown: Bytes,
+    ) -> Answer<'_, Result<Notices, Unavailable>> {
         Box::pin(async move {
             self.reach()?;
+            let relay = self.node.relay();
+            if !relay.may_read(&shown, system_clock()) {
+                return Err(Unavailable("it is not for you".to_owned()));
+            }
             if !after.relay.is_empty() {
                 self.listens.store(true, Ordering::SeqCst);
+                tell();
             }
-            let _ = timeout(Duration::from_millis(200), self.node.relay.wait(&after)).await;
+            let _ = timeout(Duration::from_millis(200), relay.wait(&after)).await;
             self.reach()?;
-            self.node
-                .relay
+            relay
                 .fetch(&after)
                 .map_err(|error| Unavailable(error.to_string()))
         })
@@ -353,6 +408,8 @@ pub struct Running {
     stop: tokio::sync::oneshot::Sender<()>,
     served: tokio::task::JoinHandle<()>,
     hosted: Arc<Hosted>,
+    /// Ends when nothing uses the member any more, not even a socket that closes.
+    told: tokio::task::JoinHandle<()>,
 }
 
 /// Starts member `seed` in `folder`; its only user has the member's number as its name.
@@ -387,11 +444,18 @@ pub async fn start_with(
     let down = Arc::new(AtomicBool::new(false));
     let listens = Arc::new(AtomicBool::new(false));
     let wire = Wire {
+        seed,
         node: node.clone(),
         down: down.clone(),
         listens: listens.clone(),
     };
     let member = Member::start(identity, &genesis(), Arc::new(wire), settings).unwrap();
+    let mut changes = member.changes();
+    let told = tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            tell();
+        }
+    });
     let hosted = Arc::new(Hosted::new(vec![member], None));
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(serve(socket, None, hosted.clone(), async {
@@ -406,6 +470,7 @@ pub async fn start_with(
         stop,
         served,
         hosted,
+        told,
     }
 }
 
@@ -422,16 +487,23 @@ impl Running {
             Ok(hosted) => hosted.stop().await,
             Err(_) => panic!("somebody still uses the member"),
         }
+        timeout(PATIENCE, self.told).await.unwrap().unwrap();
     }
 }
 
 pub type ConsortiumSettings = daybook_ledger::consortium::Settings;
 
-/// Waits until something holds.
+/// Waits until something holds; it is looked at again whenever anything happened, and now and then because time
+/// alone changes some answers.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let mut news = NEWS.subscribe();
     let waiting = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        loop {
+            news.mark_unchanged();
+            if holds().await {
+                return;
+            }
+            let _ = timeout(LOOK_AGAIN, news.changed()).await;
         }
     };
     timeout(PATIENCE, waiting)

@@ -87,6 +87,34 @@ impl Answer {
     }
 }
 
+/// Kills in a run of power cuts, unless it is said otherwise.
+const ROUNDS_DEFAULT: u64 = 20;
+
+/// Runs a test of power cuts: with the seed and the number of kills that `CRASH_SEED` and `CRASH_ROUNDS` name,
+/// which it prints, so that a run that failed can be made again.
+pub(crate) fn power_cuts<F: Future<Output = ()>>(run: impl FnOnce(u64, u64) -> F) {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().unwrap())
+    };
+    let seed = number("CRASH_SEED").unwrap_or_else(rand::random);
+    let rounds = number("CRASH_ROUNDS").unwrap_or(ROUNDS_DEFAULT);
+    println!("CRASH_SEED={seed} CRASH_ROUNDS={rounds}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(run(seed, rounds));
+}
+
+/// Has a ledger checked from its first byte, all signatures included; gives the report, which finds nothing.
+#[track_caller]
+pub(crate) fn check(data_dir: &Path) -> Value {
+    let dir = data_dir.display().to_string();
+    let report = daybook(&["--json", "check", "--signatures", "--data-dir", &dir])
+        .ok()
+        .one();
+    assert_eq!(report["ok"], true, "{report}");
+    report
+}
+
 /// A running node; killed when dropped.
 pub(crate) struct Node {
     child: Child,
