@@ -69,6 +69,12 @@ export class Broker {
     return readFileSync(this.logPath, 'utf8')
   }
 
+  /** Bytes of memory that it holds. */
+  memory() {
+    const [, kib] = /^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${this.process.pid}/status`, 'utf8'))
+    return kib * 1024
+  }
+
   /** Ends it without a word, as a loss of power would. */
   async kill() {
     this.process.kill('SIGKILL')
@@ -108,12 +114,12 @@ export class Service {
   taken = 0
   #wake = new Set()
 
-  static open(broker, { client = '4.8', transports = ['websocket'] } = {}) {
+  static open(broker, { client = '4.8', transports = ['websocket'], at = broker.url } = {}) {
     const service = new Service()
     const io = require(`sio-${client}`)
     service.broker = broker
     const options = { transports, forceNew: true, reconnection: false, timeout: HEAR_MS_MAX }
-    service.socket = io(`${broker.url}/communication`, options)
+    service.socket = io(`${at}/communication`, options)
     const hear = (name, args) => {
       service.heard.push({ name, args, at: Date.now() })
       for (const wake of service.#wake) wake()
@@ -152,6 +158,16 @@ export class Service {
 
   emit(name, ...args) {
     this.socket.emit(name, ...args)
+  }
+
+  /** Waits until it speaks over this transport; an upgrade takes a moment. */
+  async speaks(transport) {
+    const began = Date.now()
+    const spoken = () => this.socket.io.engine?.transport.name
+    while (spoken() !== transport) {
+      if (Date.now() - began > HEAR_MS_MAX) throw new Error(`it speaks ${spoken()}, not ${transport}`)
+      await after(10)
+    }
   }
 
   /** Emits and waits for the acknowledgement. */

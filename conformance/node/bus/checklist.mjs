@@ -92,6 +92,9 @@ describe('8. handshake and calls with every client over every transport', { conc
       const caller = await join('caller', options)
       const answer = await caller.call(name, `r-${name}`, { data: { text: 'häß', n: 1.5 } })
       assert.deepEqual(answer.data, { got: { text: 'häß', n: 1.5 } })
+      // And once more where the transport has become the one that is meant.
+      for (const service of [worker, caller]) await service.speaks(way === 'polling' ? 'polling' : 'websocket')
+      assert.deepEqual((await caller.call(name, `s-${name}`, { data: 1 })).data, { got: 1 })
       // 2: the silent one was told after two seconds, and is out.
       const late = await silent.hears('shake_error')
       assert.equal(code(late), 'request_timeout')
@@ -101,6 +104,44 @@ describe('8. handshake and calls with every client over every transport', { conc
       await silent.hears('(disconnect)')
     })
   }
+})
+
+describe('the main listener answers the same bus', { concurrency: 5 }, () => {
+  for (const { client, way, options } of matrix) {
+    test(`socket.io-client ${client}, ${way}`, async () => {
+      const name = `main-${client}-${way}`
+      const there = { ...options, at: broker.api }
+      const outer = await join('outer', { ...there, subscribe: `${name}.out` })
+      const inner = await join('inner', { ...options, subscribe: `${name}.in` })
+      outer.serves(`${name}.out`, (request) => ({ outer: request.data }))
+      inner.serves(`${name}.in`, (request) => ({ inner: request.data }))
+      for (const round of ['a', 'b']) {
+        const data = { text: 'häß', round }
+        assert.deepEqual((await inner.call(`${name}.out`, `${round}-out`, { data })).data, { outer: data })
+        assert.deepEqual((await outer.call(`${name}.in`, `${round}-in`, { data })).data, { inner: data })
+        // The first round may be over before an upgrade is.
+        await outer.speaks(way === 'polling' ? 'polling' : 'websocket')
+      }
+      assert.equal((await broker.get('/services')).result[outer.id].state, 'online')
+      // What is wrong is told there too, before the connection ends.
+      const bad = visit(there)
+      await bad.hears('shake_who')
+      bad.emit('shake_i_am', { name: 'meter', key: 'wrong' })
+      assert.equal(code(await bad.hears('shake_error')), 'invalid_key')
+      await bad.hears('(disconnect)')
+      // Who leaves is gone for those at the other address at once.
+      outer.close()
+      while ((await broker.get('/services')).result[outer.id]) await pause(20)
+      assert.equal((await inner.call(`${name}.out`, 'gone')).error.code, 'no_responders')
+    })
+  }
+
+  test('what else the listener answers is as it was', async () => {
+    assert.equal((await fetch(`${broker.api}/healthz`)).status, 200)
+    // The bus's pages are the operator's, and stay where they are.
+    assert.equal((await fetch(`${broker.api}/services`)).status, 404)
+    assert.equal((await fetch(`${broker.api}/socket.iodine`)).status, 404)
+  })
 })
 
 test('5. a hundred connections have a hundred ids', async () => {
@@ -303,11 +344,15 @@ test('24. 20 000 requests of one sender arrive complete and in order', async () 
   assert.equal(all.length, 20_000)
 })
 
-test('25. a receiver that stops reading slows nobody and is closed', async () => {
+// Requests of 64 KiB: ten times as much as an outbound queue holds.
+const FLOOD_25 = 1_280
+
+for (const where of ['its own', 'the main']) test(`25. a receiver that stops reading slows nobody and is closed, on ${where} listener`, async () => {
+  const at = where === 'its own' ? broker.url : broker.api
   const [meter, other] = [await join('meter'), await join('other')]
   const echo = await join('echo', { subscribe: 'echo25' })
   echo.serves('echo25', () => 1)
-  const stalled = await join('stalled', { subscribe: 'flood25' })
+  const stalled = await join('stalled', { at, subscribe: 'flood25' })
   const median = async (tag) => {
     const took = []
     for (let n = 0; n < 400; n++) {
@@ -318,14 +363,17 @@ test('25. a receiver that stops reading slows nobody and is closed', async () =>
     return took.sort((a, b) => a - b)[200]
   }
   const quiet = await median('q25')
+  const before = broker.memory()
   stalled.socket.io.engine.transport.ws._socket.pause()
   const began = Date.now()
   const data = 'x'.repeat(64 << 10)
-  for (let n = 0; n < 400; n++) meter.request('flood25', `f-${n}`, { data, reply: 'none' })
+  for (let n = 0; n < FLOOD_25; n++) meter.request('flood25', `f-${n}`, { data, reply: 'none' })
   await pause(500)
   const loud = await median('l25')
   // On a busy machine a tenth of a millisecond is noise; what is looked for is a wait.
   assert.ok(loud < quiet * 1.1 + 1, `${quiet} ms, then ${loud} ms`)
+  const grown = broker.memory() - before
+  assert.ok(grown < (FLOOD_25 * data.length) / 2, `${grown >> 20} MiB more than before`)
   for (;;) {
     const { result } = await broker.get('/services')
     if (result[stalled.id] === undefined) break
@@ -376,7 +424,7 @@ test('26. durable messages and dead letters outlive a killed broker', async () =
   await own.stop()
 })
 
-test('27. malformed payloads end in an error or a disconnect, never in a stopped broker', async () => {
+for (const client of CLIENTS) test(`27. malformed payloads end in an error or a disconnect, never in a stopped broker, socket.io-client ${client}`, async () => {
   const witness = await join('witness', { subscribe: 'still.here' })
   witness.serves('still.here', () => 'yes')
   let deep = []
@@ -386,16 +434,18 @@ test('27. malformed payloads end in an error or a disconnect, never in a stopped
     { request_id: 7, sender_id: false, name: 0 }, { name: '*.>.x', queue: 3 }, { error: { list: 7 } },
     { delivery_id: '--' }, { name: 7, key: {} }, { id: 9 }, deep, 'x'.repeat(1 << 20),
   ]
-  const events = ['shake_i_am', 'shake_ready', 'api:request', 'api:response', '_service:ack',
+  const events = ['shake_i_am', 'shake_ready', 'api:request', 'api:response', '_service:ack', '_service:nak',
     '_service:api:request:subscribe', '_service:api:request:unsubscribe']
+  assert.equal(payloads.length, 20)
   for (const event of events) {
-    for (const payload of payloads) {
-      const clumsy = event.startsWith('shake_') ? visit() : await join('clumsy')
+    // All at once: an error of one is no matter of another's.
+    await Promise.all(payloads.map(async (payload) => {
+      const clumsy = event.startsWith('shake_') ? visit({ client }) : await join('clumsy', { client })
       if (event.startsWith('shake_')) await clumsy.hears('shake_who')
       clumsy.emit(event, payload)
       await clumsy.hears((heard) => heard.name.endsWith('error') || heard.name === '(disconnect)')
       clumsy.close()
-    }
+    }))
   }
   // Below Socket.IO: what is no packet, no frame, no HTTP.
   const { hostname, port } = new URL(broker.url)
@@ -457,6 +507,9 @@ test('30. no line of the log contains a key', async () => {
   const two = await Service.join(own, 'meter', { key: made.key })
   const polling = await Service.join(own, 'anybody', { transports: ['polling'] })
   polling.close()
+  const main = await Service.join(own, 'anybody', { at: own.api, transports: ['polling', 'websocket'] })
+  await main.speaks('websocket')
+  main.close()
   const wrong = Service.open(own)
   await wrong.hears('shake_who')
   wrong.emit('shake_i_am', { name: 'meter', key: 'a-wrong-key-that-nobody-shall-read' })
