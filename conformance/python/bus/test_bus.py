@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import urllib.request
 import uuid
 from pathlib import Path
 
@@ -47,7 +48,12 @@ class Broker:
             assert selector.select(START_SECONDS_MAX), "the node did not start"
         listening = json.loads(self.process.stdout.readline())
         self.url = listening["bus"].rstrip("/")
+        self.api = listening["http"].rstrip("/")
         self.key = listening["bus_key"]
+
+    def services(self):
+        with urllib.request.urlopen(f"{self.url}/services", timeout=HEAR_SECONDS_MAX) as answer:
+            return json.load(answer)["result"]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -62,7 +68,7 @@ class Broker:
 class Service:
     """A client in the namespace and everything that it has heard."""
 
-    def __init__(self, broker, transports, work):
+    def __init__(self, broker, transports, work, url=None):
         self.broker = broker
         self.heard = []
         self.changed = threading.Condition()
@@ -70,9 +76,10 @@ class Service:
         for name in ("shake_who", "shake_id", "shake_online", "shake_error", "api:response",
                      "api:request:error", "api:response:error", "_service:error", work):
             self.client.on(name, self._hearing(name), namespace=NAMESPACE)
+        self.client.on("connect", self._hearing("(connect)"), namespace=NAMESPACE)
         self.client.on("disconnect", self._hearing("(disconnect)"), namespace=NAMESPACE)
         arguments = {} if socketio_version() < 5 else {"wait_timeout": HEAR_SECONDS_MAX}
-        self.client.connect(broker.url, transports=transports, namespaces=[NAMESPACE], **arguments)
+        self.client.connect(url or broker.url, transports=transports, namespaces=[NAMESPACE], **arguments)
 
     def _hearing(self, name):
         def hear(*arguments):
@@ -132,13 +139,14 @@ def broker():
 def visit(request, broker):
     services = []
 
-    def visit():
-        service = Service(broker, TRANSPORTS[request.param], visit.work)
+    def visit(url=None):
+        service = Service(broker, TRANSPORTS[request.param], visit.work, url)
         services.append(service)
         return service
 
     # A name of its own: a client that closes may go without a word, and is subscribed until its ping is missed.
     visit.work = f"py.work.{uuid.uuid4().hex}"
+    visit.way = request.param
     yield visit
     for service in services:
         service.close()
@@ -148,8 +156,11 @@ def error(event):
     return event[1][0]["error"]
 
 
-def test_1_a_client_is_asked_who_it_is_without_any_argument(visit):
-    assert visit().hears("shake_who")[1] == ()
+def test_1_a_client_is_asked_who_it_is_at_once_and_without_any_argument(visit):
+    client = visit()
+    connected, who = client.hears("(connect)"), client.hears("shake_who")
+    assert who[1] == ()
+    assert who[2] - connected[2] < 0.2
 
 
 def test_2_a_silent_client_is_told_408_after_two_seconds(visit):
@@ -163,7 +174,8 @@ def test_2_a_silent_client_is_told_408_after_two_seconds(visit):
 
 @pytest.mark.parametrize("body, code", [
     (None, "invalid_name"), ({}, "invalid_name"), ({"name": ""}, "invalid_name"),
-    ({"name": "meter"}, "invalid_key"), ({"name": "meter", "key": "wrong"}, "invalid_key"),
+    ({"name": "meter"}, "invalid_key"), ({"name": "meter", "key": ""}, "invalid_key"),
+    ({"name": "meter", "key": "wrong"}, "invalid_key"),
 ])
 def test_3_and_4_a_bad_introduction_is_told_before_the_connection_ends(visit, body, code):
     bad = visit()
@@ -176,8 +188,16 @@ def test_3_and_4_a_bad_introduction_is_told_before_the_connection_ends(visit, bo
     bad.hears("(disconnect)")
 
 
-def test_5_to_7_a_good_introduction_makes_a_service_online(visit):
-    assert re.fullmatch(r"meter\.\d{13}\.[0-9a-f]{32}", visit().join("meter").id)
+def test_5_and_7_a_good_introduction_makes_a_service_online(visit):
+    meter = visit()
+    meter.hears("shake_who")
+    meter.emit("shake_i_am", {"name": "meter", "key": meter.broker.key})
+    meter.id = meter.hears("shake_id")[1][0]["id"]
+    assert re.fullmatch(r"meter\.\d{13}\.[0-9a-f]{32}", meter.id)
+    assert meter.id not in meter.broker.services()
+    meter.emit("shake_ready", {"id": meter.id})
+    assert meter.hears("shake_online")[1] == ()
+    assert meter.broker.services()[meter.id]["state"] == "online"
 
 
 @pytest.mark.parametrize("body, code", [(None, "no_id"), ({}, "no_id"), ({"id": "x.1.2"}, "invalid_id")])
@@ -188,6 +208,14 @@ def test_6_a_bad_ready_is_refused(visit, body, code):
     bad.hears("shake_id")
     bad.emit("shake_ready", body)
     assert error(bad.hears("shake_error"))["code"] == code
+    bad.hears("(disconnect)")
+
+
+def test_6_a_ready_before_the_introduction_is_refused(visit):
+    bad = visit()
+    bad.hears("shake_who")
+    bad.emit("shake_ready", {"id": "x.1.2"})
+    assert error(bad.hears("shake_error"))["code"] == "invalid_id"
     bad.hears("(disconnect)")
 
 
@@ -245,3 +273,43 @@ def test_22_reserved_names_are_refused(visit):
     meter = visit().join("meter")
     meter.request("shake_error", "r22")
     assert error(meter.hears("api:request:error"))["code"] == "reserved_name"
+
+
+def test_27_malformed_payloads_end_in_an_error_or_a_disconnect(visit):
+    deep = []
+    for _ in range(200):
+        deep = [deep]
+    payloads = [None, 0, -1.5e300, True, "", "x", [], [None], {}, {"name": None}, {"name": {}}, {"name": [], "id": []},
+                {"request_id": 7, "sender_id": False, "name": 0}, {"name": "*.>.x", "queue": 3}, {"error": {"list": 7}},
+                {"delivery_id": "--"}, {"name": 7, "key": {}}, {"id": 9}, deep, "x" * (1 << 20)]
+    assert len(payloads) == 20
+    for event in ("api:request", "api:response", "_service:api:request:subscribe"):
+        clumsy = visit().join("clumsy")
+        wrong = {"api:request": "api:request:error", "api:response": "api:response:error"}.get(event, "_service:error")
+        for payload in payloads:
+            clumsy.emit(event, payload)
+            clumsy.hears(wrong)
+    for event in ("shake_i_am", "shake_ready"):
+        for payload in payloads:
+            clumsy = visit()
+            clumsy.hears("shake_who")
+            clumsy.emit(event, payload)
+            assert error(clumsy.hears("shake_error"))["status"] in (400, 413)
+            clumsy.hears("(disconnect)")
+    meter = visit().join("meter")
+    meter.request("nobody", "r27")
+    assert error(meter.hears("api:response"))["code"] == "no_responders"
+
+
+def test_the_main_listener_answers_the_same_bus(visit, broker):
+    outer = visit(broker.api).join("outer").subscribe(name=visit.work)
+    inner = visit().join("inner").subscribe(name=f"{visit.work}.back")
+    inner.request(visit.work, "out", data={"n": 1.5}, delivery="one")
+    outer.answer(outer.hears(visit.work)[1][0], "from outside")
+    assert inner.hears("api:response")[1][0]["data"] == "from outside"
+    outer.client.call("api:request", {"name": f"{visit.work}.back", "request_id": "in", "sender_id": outer.id,
+                                      "reply": "none"}, namespace=NAMESPACE, timeout=HEAR_SECONDS_MAX)
+    outer.request("nobody", "lost")
+    assert error(outer.hears("api:response"))["code"] == "no_responders"
+    assert broker.services()[outer.id]["state"] == "online"
+    assert outer.client.transport() == ("polling" if visit.way == "polling" else "websocket")
