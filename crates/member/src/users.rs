@@ -196,7 +196,8 @@ pub(crate) enum Denied {
     Inactive,
 }
 
-/// The users of one member.
+/// The users of one member. Whoever asks about one may wait for the disk: the file of users is looked at
+/// each time, and read when it changed.
 #[derive(Debug)]
 pub(crate) struct Users {
     path: PathBuf,
@@ -263,7 +264,7 @@ impl Users {
         known.users.clone()
     }
 
-    /// Whether the member has this user.
+    /// Whether the member has this user. Blocks on the disk.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.users().contains_key(name)
     }
@@ -282,7 +283,8 @@ impl Users {
         })
     }
 
-    /// Who it is, if this very password was right before and nothing has changed since: at once.
+    /// Who it is, if this very password was right before and nothing has changed since: without hashing.
+    /// Blocks on the disk.
     pub(crate) fn remembered(&self, name: &str, password: &str) -> Option<Caller> {
         if password.len() > PASSWORD_BYTES_MAX {
             return None;
@@ -379,7 +381,7 @@ impl Users {
         Ok(user.map(caller))
     }
 
-    /// Begins a browser's session for a user who was checked.
+    /// Begins a browser's session for a user who was checked. Blocks on the disk.
     pub(crate) fn begin_session(&self, name: &str, now_ms: u64) -> Option<Cookies> {
         let users = self.users();
         let user = users.get(name)?;
@@ -407,7 +409,7 @@ impl Users {
         Some(cookies)
     }
 
-    /// Whose session it is, and its CSRF token.
+    /// Whose session it is, and its CSRF token. Blocks on the disk.
     pub(crate) fn session(&self, session: &str, now_ms: u64) -> Option<(Caller, String)> {
         let key = sha256(session.as_bytes());
         let session = self.sessions.lock().get(&key).cloned()?;
@@ -417,7 +419,7 @@ impl Users {
         valid.then(|| (caller(user), session.csrf))
     }
 
-    /// Ends a session.
+    /// Ends a session. In memory alone.
     pub(crate) fn end_session(&self, session: &str) {
         self.sessions.lock().remove(&sha256(session.as_bytes()));
     }
