@@ -4,7 +4,6 @@
 // flat.
 //
 //   node bench/bus/soak.mjs [--binary …] [--minutes 10] [--connections 200] [--seed 1]
-import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -40,14 +39,19 @@ const choose = (list) => list[Math.floor(random() * list.length)]
 // Answers that are kept for repetitions fill their room within the first quarter, also of a short run.
 const KEPT_BYTES = 8 << 20
 const broker = await Broker.start('soak', { env: { DAYBOOK_LOG_LEVEL: 'warn', DAYBOOK_BUS_REMEMBER_BYTES: String(KEPT_BYTES) } })
-const rss = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${broker.process.pid}/status`, 'utf8'))[1]) / 1024
+const rss = () => broker.memory() / (1 << 20)
 const end = Date.now() + MINUTES * 60_000
 const ends = { answer: 0, error: 0, timeout: 0 }
 let calls = 0
 let killed = 0
 let twice = 0
 let missing = 0
-const way = () => ({ client: choose(CLIENTS), transports: TRANSPORTS[choose(Object.keys(TRANSPORTS))] })
+const way = () => ({
+  client: choose(CLIENTS),
+  transports: TRANSPORTS[choose(Object.keys(TRANSPORTS))],
+  // The bus's own address and the main listener's: one broker.
+  at: choose([broker.url, broker.api]),
+})
 
 async function worker() {
   while (Date.now() < end) {
