@@ -19,6 +19,10 @@ use crate::{
     remember::Memory,
 };
 
+/// Numbers of the bus's own, and times in microseconds, that are read back: no broker comes to them in a
+/// hundred thousand years, and counting goes on after them.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX >> 2;
+
 /// A connection, numbered by the gateway; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -698,6 +702,9 @@ impl Bus {
         number
     }
 
+    /// # Panics
+    ///
+    /// When what was read has a number beyond [`NUMBER_MAX`]; readers refuse such.
     pub(crate) fn numbers_begin_after(&mut self, used: u64) {
         self.next_number = self.next_number.max(used + 1);
     }

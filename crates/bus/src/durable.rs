@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     Begun, Code, ConnId, Effect, Fault, Note, Pattern, StoreOp, Stored, Subscription, Ticket,
-    bus::{Bus, InstanceNo, Open, Timer},
+    bus::{Bus, InstanceNo, NUMBER_MAX, Open, Timer},
     index::Entry,
     message::{Acknowledgement, Reply, extended, fields, quoted, text_of},
     packet::packet_text,
@@ -1052,8 +1052,11 @@ impl Bus {
         in_order.sort_by_key(|value| (value.shelf, value.key));
         for value in in_order {
             let (a, b) = value.key;
-            self.numbers_begin_after(a.max(b));
             let bad = || format!("the stored value {}/{a}/{b} cannot be read", value.shelf);
+            if a.max(b) > NUMBER_MAX {
+                return Err(bad());
+            }
+            self.numbers_begin_after(a.max(b));
             match value.shelf {
                 0 => {
                     let parsed: serde_json::Value =

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     Code, Fault, Grant, Moment, Unbounded,
-    bus::{Bus, Instance, InstanceNo, Secret},
+    bus::{Bus, Instance, InstanceNo, NUMBER_MAX, Secret},
     message::Reply,
     remember::{Done, Known},
 };
@@ -134,7 +134,7 @@ impl Part for u64 {
     fn read(input: &mut In<'_>) -> Option<u64> {
         let (number, rest) = input.0.split_first_chunk()?;
         input.0 = rest;
-        Some(u64::from_le_bytes(*number))
+        Some(u64::from_le_bytes(*number)).filter(|number| *number <= NUMBER_MAX)
     }
 }
 
@@ -511,6 +511,15 @@ mod tests {
                 assert_eq!(Note::read(&bytes[..cut]), None, "{note:?}, {cut} bytes");
             }
             bytes.push(0);
+            assert_eq!(Note::read(&bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_number_after_which_none_can_be_counted_is_none() {
+        for no in [NUMBER_MAX + 1, u64::MAX] {
+            let mut bytes = Vec::new();
+            Note::Gone { no }.write(&mut bytes);
             assert_eq!(Note::read(&bytes), None);
         }
     }
