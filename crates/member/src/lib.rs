@@ -31,7 +31,7 @@ pub use check::Check;
 pub use disk::DiskError;
 pub use http::{Body, Hosted, Peer, read_notices};
 pub use member::{
-    Identity, LEFT_OUT, Member, MemberError, Settings, copy_store, system_clock, users_file,
+    Ended, Identity, LEFT_OUT, Member, MemberError, Settings, copy_store, system_clock, users_file,
 };
 pub use mirror::MirrorError;
 pub use network::{

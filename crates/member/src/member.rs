@@ -8,7 +8,7 @@ use std::{
 };
 
 use daybook_ledger::{
-    SigningKey,
+    PublicKey, SigningKey,
     block::Genesis,
     consortium::{Did, EndorserRules, Policy, Prover},
 };
@@ -137,6 +137,20 @@ pub enum MemberError {
     Trust(io::Error),
 }
 
+/// Why a member that was at work follows the log no longer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Its mirror cannot go on.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The network knows it by a newer key, and takes nothing that it signs.
+    #[error(
+        "its key was replaced by {0}: start it again with the new one, which `daybook member rotate` puts in its \
+         place"
+    )]
+    KeyReplaced(PublicKey),
+}
+
 /// What all tasks of a member share.
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
@@ -154,7 +168,7 @@ pub(crate) struct Shared {
     /// Counts what changed of what users read.
     news: watch::Sender<u64>,
     stop: watch::Sender<bool>,
-    broken: watch::Sender<Option<String>>,
+    ended: watch::Sender<Option<Ended>>,
 }
 
 impl fmt::Debug for Shared {
@@ -188,7 +202,7 @@ impl Shared {
 
     /// Why the member no longer follows the log, if it does not.
     pub(crate) fn broken(&self) -> Option<String> {
-        self.broken.borrow().clone()
+        self.ended.borrow().as_ref().map(Ended::to_string)
     }
 
     /// With whom ledgers are shared unless a request says otherwise.
@@ -286,7 +300,7 @@ impl Member {
             prover,
             news: watch::Sender::new(0),
             stop: watch::Sender::new(false),
-            broken: watch::Sender::new(None),
+            ended: watch::Sender::new(None),
             settings,
         });
         let tasks = vec![
@@ -321,13 +335,13 @@ impl Member {
     }
 
     /// Waits until it can no longer follow the log, and tells why.
-    pub async fn failed(&self) -> String {
-        let mut broken = self.shared.broken.subscribe();
+    pub async fn failed(&self) -> Ended {
+        let mut ended = self.shared.ended.subscribe();
         loop {
-            if let Some(why) = broken.borrow_and_update().clone() {
+            if let Some(why) = ended.borrow_and_update().clone() {
                 return why;
             }
-            if broken.changed().await.is_err() {
+            if ended.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
@@ -397,28 +411,26 @@ async fn feed(shared: &Arc<Shared>) {
             .await
         };
         shared.tell();
-        let wrong = match applied {
-            Err(error) => Some(error.to_string()),
-            Ok(()) => replaced(shared),
+        let ended = match applied {
+            Err(error) => Some(Ended::Mirror(error)),
+            Ok(()) => replaced(shared).map(Ended::KeyReplaced),
         };
-        if let Some(wrong) = wrong {
-            tracing::error!(wrong, member = %shared.me(), "the member follows no longer");
-            shared.broken.send_replace(Some(wrong));
+        if let Some(ended) = ended {
+            tracing::error!(why = %ended, member = %shared.me(), "the member follows no longer");
+            shared.ended.send_replace(Some(ended));
             return;
         }
     }
 }
 
-/// Why a member cannot go on with its key, if the network knows it by a newer one: nothing that it signs is
-/// taken. A newer key than the network's is none: who reads the log anew comes to it.
-fn replaced(shared: &Shared) -> Option<String> {
+/// The key that the network knows a member by, if it is newer than the member's own: nothing that it signs is
+/// taken. An older key than the member's is none: who reads the log anew comes to it.
+fn replaced(shared: &Shared) -> Option<PublicKey> {
     let mine = shared.identity.key.public_key();
     let book = shared.mirror.book();
     let member = book.member(shared.me())?;
     let present = member.card.verkey();
-    (present != mine && member.keys.contains(&mine)).then(|| {
-        format!("its key was replaced by {present}: start it again with the new one, which `daybook member rotate` puts in its place")
-    })
+    (present != mine && member.keys.contains(&mine)).then_some(present)
 }
 
 /// Runs something that blocks, away from the sockets.

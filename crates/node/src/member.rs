@@ -18,8 +18,8 @@ use daybook_ledger::{
     consortium::{Answer as Rule, Book, Card, Did, Profile, canon_object},
 };
 use daybook_member::{
-    Check, DiskError, Hosted, Identity, Member, MemberError, Peer, Relay, Settings, copy_relay,
-    read_policy, tls_config,
+    Check, DiskError, Ended, Hosted, Identity, Member, MemberError, Peer, Relay, Settings,
+    copy_relay, read_policy, tls_config,
 };
 use daybook_pipeline::Node;
 use http::Request;
@@ -556,7 +556,13 @@ async fn serve(args: &Run, out: Out) -> Result<(), Failure> {
     );
     let member = &hosted.members()[0];
     let failure = tokio::select! {
-        why = member.failed() => Some(Failure::new(Exit::Damaged, format!("the member stops: {why}"))),
+        why = member.failed() => {
+            let exit = match &why {
+                Ended::Mirror(_) => Exit::Damaged,
+                Ended::KeyReplaced(_) => Exit::Refused,
+            };
+            Some(Failure::new(exit, format!("the member stops: {why}")))
+        }
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };

@@ -683,7 +683,9 @@ async fn refusals_have_a_status_a_code_and_a_sentence_and_pages_end() {
     assert_eq!(members["members"].as_array().unwrap().len(), 5);
     assert_eq!(book.members().count(), 5);
     let base = format!("{}/api/v1/consortium", node.url());
+    let nobody = format!("/proposals/{}", TransactionId([0; 32]));
     for (path, status) in [
+        (nobody.as_str(), Some(404)),
         ("/entries?from=x", None),
         ("/entries?limit=0", None),
         ("/entries?form=1", None),
