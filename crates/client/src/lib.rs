@@ -35,6 +35,7 @@ mod http;
 mod machines;
 mod model;
 mod place;
+mod reader;
 mod socket;
 mod token;
 pub mod tracker;
@@ -52,4 +53,5 @@ pub use model::{
     ValidatorKey,
 };
 pub use place::{Cursor, From, NotACursor};
+pub use reader::reader;
 pub use token::Token;

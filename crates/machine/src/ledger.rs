@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use daybook_client::{Client, Cursor, Error, Filter, Frame, From, Stream, Submission};
+use daybook_client::{Client, Cursor, Error, Filter, Frame, From, Stream, Submission, reader};
 use daybook_ledger::{
-    AssetId, Height, Limits, OutputRef, Parser, PublicKey, Rules, Transaction, TransactionId,
+    AssetId, Height, OutputRef, Parser, PublicKey, Rules, Transaction, TransactionId,
     condition::Condition,
 };
 use futures_util::{StreamExt, TryStreamExt, stream, stream::FuturesOrdered};
@@ -337,20 +337,6 @@ pub(crate) fn announcement(
         text: String::from_utf8_lossy(transaction.canonical()).into_owned(),
         units,
         payer: payer(&transaction),
-    })
-}
-
-/// A parser for what a node holds: its rules may be looser than the defaults, and it is the one to
-/// decide.
-fn reader() -> Parser {
-    Parser::new(Rules {
-        key_names: false,
-        language: false,
-        all_owners_sign: false,
-        limits: Limits {
-            transaction_bytes_max: usize::MAX,
-            ..Limits::default()
-        },
     })
 }
 

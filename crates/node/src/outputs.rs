@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use daybook_client::Client;
-use daybook_ledger::{Limits, OutputRef, Parser, PublicKey, Rules, Transaction};
+use daybook_client::{Client, reader};
+use daybook_ledger::{OutputRef, PublicKey, Transaction};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
@@ -89,18 +89,4 @@ pub(crate) fn fetch(
             Ok((output, transaction))
         })
         .buffered(FETCHES_MAX)
-}
-
-/// A parser for what a node holds or may take: its rules may be looser than the defaults, and it is
-/// the one to decide.
-pub(crate) fn reader() -> Parser {
-    Parser::new(Rules {
-        key_names: false,
-        language: false,
-        all_owners_sign: false,
-        limits: Limits {
-            transaction_bytes_max: usize::MAX,
-            ..Limits::default()
-        },
-    })
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use daybook_client::{Acknowledge, Answer, Client, Fate, Receipt, Submission};
+use daybook_client::{Acknowledge, Answer, Client, Fate, Receipt, Submission, reader};
 use daybook_ledger::{
     AssetId, Draft, DraftError, Limits, PublicKey, SigningKey, condition::Condition, json::Value,
 };
@@ -150,13 +150,12 @@ async fn finish(
         Some(text) => draft.metadata(value("--metadata", text)?),
         None => draft,
     };
-    let transaction =
-        draft
-            .sign_with(&mut outputs::reader(), &[key])
-            .map_err(|error| match error {
-                DraftError::Refused(rejection) => Failure::refused(rejection.to_string()),
-                other => Failure::refused(other.to_string()),
-            })?;
+    let transaction = draft
+        .sign_with(&mut reader(), &[key])
+        .map_err(|error| match error {
+            DraftError::Refused(rejection) => Failure::refused(rejection.to_string()),
+            other => Failure::refused(other.to_string()),
+        })?;
     if sending.dry_run {
         out.line(&String::from_utf8_lossy(transaction.canonical()));
         return Ok(());
