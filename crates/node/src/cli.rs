@@ -33,7 +33,7 @@ use crate::{
                   3 node not reachable or busy · 4 damaged data · 5 data directory in use · \
                   6 outcome unknown · 7 the operating system refused",
     after_long_help = "EXAMPLES:
-  Start a node; the first start makes ./daybook-data, and the console is at http://127.0.0.1:9984/console:
+  Start a node, with its data in ./daybook-data and a console at http://127.0.0.1:9984/console:
     daybook start
 
   See it at work, without leaving anything behind:
@@ -105,7 +105,7 @@ pub(crate) enum Verb {
     Machine(Box<MachineArgs>),
     /// Order at a machine and pay
     Order(Box<Order>),
-    /// A town that trades: a node, robots, their providers, a shop, a service, and some money
+    /// A town that trades: a node, robots, their providers, a shop, organisations, a service, and some money
     Demo(Demo),
     /// The service bus: its services and keys, and calls over it
     #[command(subcommand)]
@@ -118,7 +118,7 @@ pub(crate) enum Verb {
 #[command(after_long_help = "EXAMPLES:
   daybook start
   daybook start --data-dir /var/lib/daybook --listen 0.0.0.0:9984
-  daybook start --listen 127.0.0.1:0 --streams-listen 127.0.0.1:0 --json   # free ports, told on stdout
+  daybook start --listen 127.0.0.1:0 --streams-listen 127.0.0.1:0 --json    # free ports
   DAYBOOK_LOG_LEVEL=debug daybook start
 
 Standard output says where the node listens. SIGTERM and SIGINT stop it in good order: no new
@@ -245,7 +245,8 @@ pub(crate) enum Tx {
     /// Move units of an asset; what is over goes back to the sender
     #[command(after_long_help = "EXAMPLES:
   daybook tx transfer --key alice.key --asset ID --to PUBLIC_KEY:3
-  daybook tx transfer --key alice.key --asset ID --to BOB:3 --to CAROL:4 --metadata '{\"invoice\":\"7\"}'")]
+  daybook tx transfer --key alice.key --asset ID --to BOB:3 --to CAROL:4 \\
+      --metadata '{\"invoice\":\"7\"}'")]
     Transfer {
         #[command(flatten)]
         key: KeyFlag,
@@ -571,25 +572,27 @@ pub(crate) enum Bus {
     /// Send a request and print the answer
     #[command(after_long_help = "EXAMPLES:
   daybook bus call ledger.head --key-file meter.key --name meter
-  daybook bus call grid.read '{\"zone\":\"north\"}' --timeout 2
-  echo '{}' | daybook bus call grid.read - --reply all
+  daybook bus call grid.read '{\"zone\":\"north\"}' --key-file meter.key --timeout 2
+  echo '{}' | daybook bus call grid.read - --key-file meter.key --reply all
 
 Prints the answer's data. A failed call exits with 1, a call without an answer in time with 3.")]
     Call(BusCall),
     /// Answer requests with the output of a command
     #[command(after_long_help = "EXAMPLES:
-  daybook bus serve grid.read --queue workers -- jq '{kw: 41.5, zone: .zone}'
-  daybook bus serve echo                          # without a command, a request is its own answer
+  daybook bus serve grid.read --queue workers --key-file grid.key -- jq '{kw: 41.5, zone: .zone}'
+  daybook bus serve echo --key-file grid.key      # without a command, a request is its own answer
 
 The command gets the request's data on standard input and answers with JSON on standard output; another
 exit code than 0 is an error, with standard error as its message.")]
     Serve(BusServe),
     /// Print requests that match a name, one JSON object per line
     #[command(after_long_help = "EXAMPLES:
-  daybook bus subscribe 'grid.>'
-  daybook bus subscribe 'order.>' --durable       # acknowledges each line once it is written
-  daybook bus subscribe ledger.events --from 1 --kind asset.transfer
-  daybook bus subscribe '_service.>'              # who comes and goes")]
+  daybook bus subscribe 'grid.>' --key-file meter.key
+  daybook bus subscribe 'order.>' --key-file shop.key --durable
+  daybook bus subscribe ledger.events --key-file meter.key --from 1 --kind asset.transfer
+  daybook bus subscribe '_service.>' --key-file meter.key     # who comes and goes
+
+With --durable each message is acknowledged once its line is written.")]
     Subscribe(BusSubscribe),
     /// List the services that are online
     Services(BusServices),

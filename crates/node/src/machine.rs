@@ -102,6 +102,27 @@ const TABLE: &[Setting] = &[
     setting("ledger_zmq", "LEDGER_ZMQ", "", "Taken for the sake of old configurations; changes nothing"),
 ];
 
+/// The settings as the table of docs/protocols/machines.md.
+#[cfg(test)]
+pub(crate) fn markdown() -> String {
+    let mut text =
+        String::from("| setting | flag | variable | default | |\n|---|---|---|---|---|\n");
+    for setting in TABLE {
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!("`{default}` "),
+        };
+        text.push_str(&format!(
+            "| `{}` | `--{}` | `{}` | {default}| {} |\n",
+            setting.name,
+            setting.name.replace('_', "-"),
+            setting.variable,
+            setting.doc
+        ));
+    }
+    text
+}
+
 /// `daybook machine`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "EXAMPLES:

@@ -12,6 +12,8 @@ mod consortium;
 mod control;
 mod datadir;
 mod demo;
+#[cfg(test)]
+mod documentation;
 mod events;
 mod failure;
 mod faucet;

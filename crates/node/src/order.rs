@@ -33,7 +33,8 @@ const TAG: &str = "AKITA9MACHINE";
 #[derive(Debug, Args)]
 #[command(after_long_help = "EXAMPLES:
   daybook order http://127.0.0.1:3001 --key alice.key
-  daybook order http://127.0.0.1:3001 --key alice.key --product headphone --quantity 2 --max-value 10
+  daybook order http://127.0.0.1:3001 --key alice.key --product headphone --quantity 2 \\
+      --max-value 10
   daybook order http://127.0.0.1:3001 --key alice.key --no-wait --json
 
 The price is the machine's; more than --max-value is not paid. What is over goes back to the key.")]

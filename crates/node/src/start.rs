@@ -82,6 +82,7 @@ fn announce(live: &LiveNode, out: Out) {
         text.push_str(&format!("\nhttp     {url} ({dialect})"));
     }
     text.push_str(&format!("\nstreams  {}", listening.streams_url()));
+    text.push_str(&format!("\nconsole  {http}/console"));
     if let Some(url) = listening.bus_url() {
         text.push_str(&format!("\nbus      {url}"));
     }

@@ -54,6 +54,14 @@ impl World {
         path
     }
 
+    /// A payer's and a payee's key file.
+    fn peers(&self) -> (String, String) {
+        (
+            self.key("payer.key", "ed25519"),
+            self.key("payee.key", "ed25519"),
+        )
+    }
+
     /// The arguments of a channel command, with those that all of them need.
     fn arguments(&self, args: &[&str], key: &str) -> Vec<String> {
         let known = self.path("trackers.json");
@@ -369,10 +377,7 @@ fn a_download_is_paid_segment_by_segment_and_what_it_earns_is_paid_out() {
 #[test]
 fn a_file_that_costs_more_than_one_address_holds_takes_several_channels() {
     let world = World::new(&["--tracker-spend-grant", "12"]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 5 * QUANTUM);
     let serving = world.serve(&file, &payee, &["--income"]);
     let out = world.path("copy");
@@ -387,10 +392,7 @@ fn a_file_that_costs_more_than_one_address_holds_takes_several_channels() {
 #[test]
 fn a_payer_that_will_not_pay_so_much_signs_nothing() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", QUANTUM);
     let serving = world.serve(&file, &payee, &["--price", "6@16"]);
     let refused = world.fetch(&serving.url, &world.path("copy"), &payer);
@@ -401,10 +403,7 @@ fn a_payer_that_will_not_pay_so_much_signs_nothing() {
 #[test]
 fn what_may_be_spent_in_all_holds_across_starts_of_the_same_download() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 5 * QUANTUM);
     let serving = world.serve(&file, &payee, &[]);
     let out = world.path("copy");
@@ -430,10 +429,7 @@ fn what_may_be_spent_in_all_holds_across_starts_of_the_same_download() {
 #[test]
 fn a_channel_that_the_tracker_refuses_leaves_nothing_on_the_payees_disk() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", QUANTUM);
     let serving = world.serve(&file, &payee, &[]);
     let stream = TcpStream::connect(serving.url.strip_prefix("tcp://").unwrap()).unwrap();
@@ -521,10 +517,7 @@ fn a_payee_that_is_killed_settles_before_the_lock_after_its_restart() {
 #[test]
 fn a_download_goes_on_in_the_same_channel_after_both_sides_were_killed() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 8 * QUANTUM);
     let serving = world.serve(&file, &payee, &[]);
     let (url, narrowed) = narrow_link(&serving.url, 5 * QUANTUM);
@@ -558,10 +551,7 @@ fn a_download_goes_on_in_the_same_channel_after_both_sides_were_killed() {
 #[test]
 fn a_payee_that_is_told_to_stop_settles_what_it_has() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 8 * QUANTUM);
     let serving = world.serve(&file, &payee, &[]);
     let (url, narrowed) = narrow_link(&serving.url, 2 * QUANTUM + QUANTUM / 2);
@@ -583,10 +573,7 @@ fn a_payer_that_stops_reading_in_the_middle_of_a_segment_is_settled_with_before_
     /// More than two sockets hold.
     const SEGMENT: u64 = 16 << 20;
     let world = World::new(&["--tracker-transfer-lifetime-seconds", "60"]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 2 * SEGMENT);
     let mut serving = world.serve_in_segments(&file, SEGMENT, &payee, &["--margin", "40"]);
     let (url, stuck) = narrow_link_with(&serving.url, SEGMENT + (1 << 20), Rest::NotRead);
@@ -630,10 +617,7 @@ fn killed_with_three_receipts(world: &World, file: &str, payer: &str, payee: &st
 #[test]
 fn receipts_survive_a_start_with_another_tracker() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 8 * QUANTUM);
     killed_with_three_receipts(&world, &file, &payer, &payee);
     let other = World::new(&[]);
@@ -654,10 +638,7 @@ fn receipts_survive_a_start_with_another_tracker() {
 #[test]
 fn receipts_of_a_channel_that_the_tracker_has_forgotten_are_kept() {
     let world = World::new(&[]);
-    let (payer, payee) = (
-        world.key("payer.key", "ed25519"),
-        world.key("payee.key", "ed25519"),
-    );
+    let (payer, payee) = world.peers();
     let file = world.file("film", 8 * QUANTUM);
     let [data, backup, restored] = ["node", "backup", "restored"].map(|name| world.path(name));
     daybook(&["backup", "--data-dir", &data, "--to", &backup]).ok();

@@ -107,7 +107,7 @@ fn addresses_are_printed_for_people_too() {
         .spawn()
         .unwrap();
     let mut said = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut lines = [const { String::new() }; 3];
+    let mut lines = [const { String::new() }; 4];
     for line in &mut lines {
         std::io::BufRead::read_line(&mut said, line).unwrap();
     }
@@ -125,6 +125,7 @@ fn addresses_are_printed_for_people_too() {
         lines[2].starts_with("streams  ws://127.0.0.1:"),
         "{lines:?}"
     );
+    assert!(lines[3].ends_with("/console\n"), "{lines:?}");
 }
 
 #[test]
