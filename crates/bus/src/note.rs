@@ -465,7 +465,7 @@ mod tests {
             how,
         };
         let done = |quiet, answer: Option<&str>| Note::Done {
-            no: u64::MAX,
+            no: NUMBER_MAX,
             at: Moment(7),
             request_id: "é".into(),
             done: Done {
