@@ -396,7 +396,7 @@ fn keeps(client: &mut house::Client, payer: &Peer, payee: &Peer, to: &str, count
     }
     let state: Value = serde_json::from_str(reply["data"]["message"].as_str().unwrap()).unwrap();
     let spend = state["address"].as_str().unwrap();
-    let terms = contract(spend, spend, to, count);
+    let terms = contract(&format!("of {spend}"), spend, to, count);
     client.told(8, &cosigned(payer, payee, terms.clone()));
     client.told(16, &cosigned(payer, payee, settled(terms, count, 0)));
     client.told(64, &payer.about(json!({"address": spend})));
