@@ -118,7 +118,7 @@ enum Command {
         /// 256 reads an address, 8 opens channels, 16 closes them
         #[arg(long)]
         command: u64,
-        /// rsa or ed25519
+        /// rsa, ed25519 or p256
         #[arg(long, default_value = "ed25519")]
         suite: String,
         /// Connections, each with a spend address of its own

@@ -8,17 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{
-    encoding::{AsDer, PublicKeyX509Der},
-    rand::SystemRandom,
-    rsa::{KeyPair as RsaKey, KeySize},
-    signature::{KeyPair, RSA_PKCS1_SHA256},
-};
-use base64::{Engine, prelude::BASE64_STANDARD};
-use daybook_ledger::{
-    SigningKey,
-    tracker::{Address, Key, Suites, pem_of},
-};
+use daybook_client::tracker::{PeerKey, Suite};
+use daybook_ledger::tracker::{Key, Suites};
 use polling::{Event, Events, PollMode, Poller};
 use serde_json::{Value, json};
 
@@ -41,80 +32,37 @@ pub struct Shape {
     pub rate: Option<f64>,
 }
 
-/// A peer with a key.
-struct Peer {
-    pem: String,
-    key: Signer,
+/// A key of a suite that the command line names.
+fn key_of(suite: &str) -> PeerKey {
+    PeerKey::generate(match suite {
+        "rsa" => Suite::Rsa,
+        "ed25519" => Suite::Ed25519,
+        "p256" => Suite::P256,
+        other => panic!("no suite {other}: rsa, ed25519 or p256"),
+    })
 }
 
-enum Signer {
-    Rsa(RsaKey),
-    Ed25519(Box<SigningKey>),
+fn single(peer: &PeerKey, message: &str) -> Value {
+    json!({"message": message, "pk": peer.pem(), "sign": peer.sign(message)})
 }
 
-impl Peer {
-    fn new(suite: &str) -> Peer {
-        match suite {
-            "rsa" => {
-                let key = RsaKey::generate(KeySize::Rsa2048).expect("a key of a known size");
-                let der: PublicKeyX509Der<'_> = key.public_key().as_der().expect("it has a text");
-                Peer {
-                    pem: pem_of(der.as_ref()),
-                    key: Signer::Rsa(key),
-                }
-            }
-            "ed25519" => {
-                let key = SigningKey::from_seed(rand::random());
-                Peer {
-                    pem: Key::ed25519_pem(&key.public_key()),
-                    key: Signer::Ed25519(Box::new(key)),
-                }
-            }
-            other => panic!("no suite {other}: rsa or ed25519"),
-        }
-    }
-
-    fn sign(&self, message: &str) -> Vec<u8> {
-        match &self.key {
-            Signer::Ed25519(key) => key.sign(message.as_bytes()).to_vec(),
-            Signer::Rsa(key) => {
-                let mut signature = vec![0; key.public_modulus_len()];
-                let random = SystemRandom::new();
-                key.sign(
-                    &RSA_PKCS1_SHA256,
-                    &random,
-                    message.as_bytes(),
-                    &mut signature,
-                )
-                .expect("a digest is signed");
-                signature
-            }
-        }
-    }
-
-    fn single(&self, message: &str) -> Value {
-        json!({"message": message, "pk": self.pem, "sign": BASE64_STANDARD.encode(self.sign(message))})
-    }
-}
-
-fn cosigned(from: &Peer, to: &Peer, mut message: Value) -> Value {
-    message["fromPK"] = from.pem.as_str().into();
-    message["toPK"] = to.pem.as_str().into();
+fn cosigned(from: &PeerKey, to: &PeerKey, mut message: Value) -> Value {
+    message["fromPK"] = from.pem().into();
+    message["toPK"] = to.pem().into();
     let message = message.to_string();
-    let sign = |peer: &Peer| BASE64_STANDARD.encode(peer.sign(&message));
-    json!({"message": message, "fromPK": from.pem, "fromSign": sign(from),
-        "toPK": to.pem, "toSign": sign(to)})
+    json!({"fromPK": from.pem(), "fromSign": from.sign(&message),
+        "toPK": to.pem(), "toSign": to.sign(&message), "message": message})
 }
 
 pub fn run(node: &str, shape: &Shape) {
     let connections = shape.connections.max(1);
-    let payers: Vec<Peer> = in_parallel(connections, |_| Peer::new(&shape.suite));
-    let payee = Peer::new(&shape.suite);
-    let wallet = Address::common(&payee.pem);
+    let payers: Vec<PeerKey> = in_parallel(connections, |_| key_of(&shape.suite));
+    let payee = key_of(&shape.suite);
+    let wallet = payee.common_address();
     let mut sockets: Vec<Socket> = (0..connections).map(|_| Socket::open(node)).collect();
 
     let opens = payers.iter().enumerate();
-    let opens = opens.map(|(number, payer)| frame(4, number, &payer.single(&payer.pem)));
+    let opens = opens.map(|(number, payer)| frame(4, number, &single(payer, payer.pem())));
     let opened = exchange(&mut sockets, opens.collect(), 1, None);
     let spends: Vec<String> = opened
         .replies
@@ -134,8 +82,8 @@ pub fn run(node: &str, shape: &Shape) {
     let frames = match shape.command {
         256 => in_parallel(shape.requests, |number| {
             let payer = &payers[number % connections];
-            let message = json!({"address": spends[number % connections], "pk": payer.pem});
-            frame(256, number, &payer.single(&message.to_string()))
+            let message = json!({"address": spends[number % connections], "pk": payer.pem()});
+            frame(256, number, &single(payer, &message.to_string()))
         }),
         8 => in_parallel(shape.requests, open_of),
         16 => {
@@ -189,14 +137,14 @@ fn mean(one: f64, other: f64) -> f64 {
 }
 
 /// Signatures made and verified in a second on all cores together.
-fn rates(peer: &Peer) -> (f64, f64) {
-    let message = json!({"address": "0".repeat(60), "pk": peer.pem}).to_string();
-    let signature = BASE64_STANDARD.encode(peer.sign(&message));
+fn rates(peer: &PeerKey) -> (f64, f64) {
+    let message = json!({"address": "0".repeat(60), "pk": peer.pem()}).to_string();
+    let signature = peer.sign(&message);
     let suites = Suites::default();
     let measure = |work: &(dyn Fn(&Key) + Sync)| {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let counts = in_parallel(cores, |_| {
-            let key = Key::read(&peer.pem).expect("the peer's own key");
+            let key = Key::read(peer.pem()).expect("the peer's own key");
             let begun = Instant::now();
             let mut count = 0u64;
             while begun.elapsed() < CEILING_TIME {
