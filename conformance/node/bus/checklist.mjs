@@ -8,6 +8,10 @@ import { writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { Broker, CLIENTS, Service, TRANSPORTS, pause } from './broker.mjs'
 
+// How soon a session whose upgrade broke off is gone: at once, and before one that never enters the
+// namespace, which is 10 s.
+const BROKEN_MS_MAX = 5_000
+
 let broker
 const open = []
 
@@ -133,6 +137,26 @@ describe('the main listener answers the same bus', { concurrency: 5 }, () => {
       outer.close()
       while ((await broker.get('/services')).result[outer.id]) await pause(20)
       assert.equal((await inner.call(`${name}.out`, 'gone')).error.code, 'no_responders')
+    })
+  }
+
+  for (const where of ['its own', 'the main']) {
+    test(`a session whose upgrade breaks off ends, on ${where} listener`, async () => {
+      const url = where === 'its own' ? broker.url : broker.api
+      const opened = await (await fetch(`${url}/socket.io/?EIO=4&transport=polling`)).text()
+      const { sid } = JSON.parse(opened.slice(1))
+      const { host, hostname, port } = new URL(url)
+      const socket = connect(Number(port), hostname)
+      socket.write(`GET /socket.io/?EIO=4&transport=websocket&sid=${sid} HTTP/1.1\r\nhost: ${host}\r\nconnection: upgrade\r\n` +
+        'upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n')
+      assert.match(String(await once(socket, 'data')), /^HTTP\/1.1 101 /)
+      socket.destroy()
+      // Otherwise its client would poll without end, until its ping is missed.
+      const began = Date.now()
+      while ((await fetch(`${url}/socket.io/?EIO=4&transport=polling&sid=${sid}`)).status === 200) {
+        assert.ok(Date.now() - began < BROKEN_MS_MAX, 'still there')
+        await pause(20)
+      }
     })
   }
 
@@ -335,13 +359,16 @@ test('23. a star stands for one part, an arrow for the rest', async () => {
   assert.equal(star.count('w23.read.now'), 0)
 })
 
-test('24. 20 000 requests of one sender arrive complete and in order', async () => {
-  const meter = await join('meter')
-  const grid = await join('grid', { subscribe: 'n24' })
+for (const where of ['its own', 'the main']) test(`24. 20 000 requests of one sender arrive complete and in order, on ${where} listener`, async () => {
+  const at = where === 'its own' ? broker.url : broker.api
+  const meter = await join('meter', { at })
+  const grid = await join('grid', { at, subscribe: 'n24' })
+  // More than an outbound queue holds: the sender is held back while its receiver reads.
   for (let n = 0; n < 20_000; n++) meter.request('n24', `r24-${n}`, { data: n, reply: 'none' })
   const all = await grid.hearsMany('n24', 20_000)
   assert.ok(all.every((event, n) => event.args[0].data === n))
   assert.equal(all.length, 20_000)
+  grid.close()
 })
 
 // Requests of 64 KiB: ten times as much as an outbound queue holds.
