@@ -424,7 +424,6 @@ fn node(folder: &Path) -> (Node, Running) {
         segment_bytes: 4 << 20,
         checkpoint_bytes: 8 << 20,
         run_entries: 20_000,
-        ..Options::default()
     };
     let (store, writer, _) =
         daybook_store::open(folder, Arc::new(RealDisk), &genesis, options).unwrap();
