@@ -4,7 +4,10 @@
 //! an index of its own, beside a table of blocks, both in a folder that is emptied again: nothing that is
 //! being checked is relied on, and memory does not grow with history.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use daybook_ledger::{
     Height, TransactionId,
@@ -139,7 +142,7 @@ impl<'l> Past<'l> {
 }
 
 /// Removes the files of a folder.
-fn empty(dir: &PathBuf, disk: &dyn Disk) -> Result<(), StoreError> {
+fn empty(dir: &Path, disk: &dyn Disk) -> Result<(), StoreError> {
     for name in disk.list(dir).at(dir)? {
         let path = dir.join(name);
         disk.remove(&path).at(&path)?;
