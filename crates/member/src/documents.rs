@@ -362,9 +362,18 @@ impl Receiving {
 
 impl Drop for Receiving {
     fn drop(&mut self) {
-        if !self.kept {
-            // What cannot be removed now is removed at the next start.
-            let _ = fs::remove_file(&self.path);
+        if self.kept {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        // What cannot be removed now is removed at the next start.
+        let remove = move || {
+            let _ = fs::remove_file(path);
+        };
+        // A client that breaks off lets go of it where sockets are served, which wait for no disk.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

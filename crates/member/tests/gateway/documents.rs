@@ -293,3 +293,24 @@ async fn an_upload_has_an_end_whatever_it_is_made_of() {
     let refused = ask(&one.url, "POST", "/upload", &headers, parts.as_bytes()).await;
     assert_eq!(refused.status, 413);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_breaks_off_leaves_no_half_of_a_document() {
+    let (_, members, _dir) = network(2).await;
+    let one = &members[0];
+    let host = one.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n{}\
+         Content-Type: multipart/form-data; boundary=B\r\n\r\n\
+         --B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"x\"\r\n\r\nhalf of it",
+        one.login()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let incoming = one.folder.join("documents").join("incoming");
+    let count = || std::fs::read_dir(&incoming).unwrap().count();
+    until("it is being received", async || count() == 1).await;
+    drop(stream);
+    until("nothing is left of it", async || count() == 0).await;
+    assert_eq!(one.upload("x", b"whole").await.status, 200);
+}
