@@ -516,7 +516,7 @@ impl Earner {
         let closed = self.tracker.close_address(&address).await.unwrap();
         assert_eq!(closed.state.amount, 10_000 - EARNED);
         done();
-        if self.left.len() < LEFT_MAX && self.cycles % 3 != 0 {
+        if self.left.len() < LEFT_MAX && !self.cycles.is_multiple_of(3) {
             self.leave(format!("{name} left"), self.cycles % 3 == 1)
                 .await;
             done();
