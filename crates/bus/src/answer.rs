@@ -295,20 +295,9 @@ impl Bus {
     }
 
     fn finish(&mut self, id: CallId, frame: Option<Frame>, outcome: &'static str) {
-        let Some(mut call) = self.calls.remove(&id.0) else {
+        let Some(mut call) = self.end_call(id, outcome) else {
             return;
         };
-        self.timers.remove(&(call.deadline, Timer::Call(id)));
-        for (queue, key) in std::mem::take(&mut call.waiting) {
-            self.unwait(&mut call, &queue, key);
-        }
-        if self.settings.tracing {
-            self.effects.push(Effect::Ended {
-                call: id,
-                outcome,
-                micros: self.now.micros_since(call.began),
-            });
-        }
         if let Some(instance) = self.instances.get_mut(&call.requester) {
             instance.open_calls -= 1;
         }
@@ -329,9 +318,17 @@ impl Bus {
 
     /// The requester is gone for good.
     pub(crate) fn drop_call(&mut self, id: CallId) {
-        let Some(mut call) = self.calls.remove(&id.0) else {
+        let Some(call) = self.end_call(id, "requester gone") else {
             return;
         };
+        for open in call.open {
+            self.release(id, open.instance, open.queue, open.counted);
+        }
+    }
+
+    /// Takes a call out of everything that waits for it, but for those who have it.
+    fn end_call(&mut self, id: CallId, outcome: &'static str) -> Option<Call> {
+        let mut call = self.calls.remove(&id.0)?;
         self.timers.remove(&(call.deadline, Timer::Call(id)));
         for (queue, key) in std::mem::take(&mut call.waiting) {
             self.unwait(&mut call, &queue, key);
@@ -339,13 +336,11 @@ impl Bus {
         if self.settings.tracing {
             self.effects.push(Effect::Ended {
                 call: id,
-                outcome: "requester gone",
+                outcome,
                 micros: self.now.micros_since(call.began),
             });
         }
-        for open in std::mem::take(&mut call.open) {
-            self.release(id, open.instance, open.queue, open.counted);
-        }
+        Some(call)
     }
 
     /// Answers a request that was not taken.
