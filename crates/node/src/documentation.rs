@@ -237,7 +237,7 @@ fn the_page_of_the_command_line_names_every_command() {
             words.any(|word| word == name)
         };
         assert!(
-            command.is_hide_set() || table.iter().any(|row| named(row)),
+            command.is_hide_set() || table.iter().any(named),
             "docs/cli.md says nothing of `daybook {name}`"
         );
     }
