@@ -17,7 +17,6 @@ fn tiny() -> Options {
         segment_bytes: 8 << 10,
         checkpoint_bytes: 6 << 10,
         run_entries: 12,
-        ..small()
     }
 }
 
