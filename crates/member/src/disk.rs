@@ -333,6 +333,12 @@ impl MirrorFile {
         Ok((number, change.map_or(0, |change| change.value().1)))
     }
 
+    /// The number of the last change of all.
+    pub(crate) fn newest_change(&self) -> Result<u64> {
+        let table = self.0.begin_read()?.open_table(CHANGES)?;
+        Ok(table.last()?.map_or(0, |(number, _)| number.value()))
+    }
+
     /// How many ledgers changed after this change.
     pub(crate) fn changed_count(&self, after: u64) -> Result<u64> {
         let table = self.0.begin_read()?.open_table(CHANGES)?;
@@ -834,6 +840,7 @@ mod tests {
         assert_eq!(mirror.last_change(1).unwrap(), (4, 300));
         assert_eq!(mirror.last_change(2).unwrap(), (6, 400));
         assert_eq!(mirror.last_change(9).unwrap(), (0, 0));
+        assert_eq!(mirror.newest_change().unwrap(), 6);
         for (after, expected) in [
             (0, &[2, 1, 3][..]),
             (3, &[2, 1]),

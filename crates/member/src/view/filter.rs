@@ -25,12 +25,7 @@ pub(super) fn ledgers(shared: &Shared, query: &str) -> Result<(Page, Vec<u64>), 
     let lists = shared.mirror.lists();
     let since = match parameter(query, "since")? {
         None => None,
-        Some(since) => Some(match moment(&since) {
-            Some(ms) => lists.change_before(ms)?,
-            None => number(&since).ok_or(NotShown::Unfit(
-                "\"since\" is the number of a change, or a moment as 2026-03-01 09:15:27.004.",
-            ))?,
-        }),
+        Some(since) => Some(change(shared, &since)?),
     };
     let name = parameter(query, "name")?;
     let prefix = parameter(query, "name_prefix")?;
@@ -77,6 +72,25 @@ pub(super) fn ledgers(shared: &Shared, query: &str) -> Result<(Page, Vec<u64>), 
         (None, None) => page.numbers().rev().collect(),
     };
     Ok((page, ids))
+}
+
+/// The number of the change behind which ledgers are asked for.
+fn change(shared: &Shared, since: &str) -> Result<u64, NotShown> {
+    let lists = shared.mirror.lists();
+    if let Some(ms) = moment(since) {
+        return Ok(lists.change_before(ms)?);
+    }
+    let since = number(since).ok_or(NotShown::Unfit(
+        "\"since\" is the number of a change, or a moment as 2026-03-01 09:15:27.004.",
+    ))?;
+    // Who counts on from another network, or before a mirror is made anew, would wait for ever and see
+    // nothing.
+    match since > lists.newest_change()? {
+        true => Err(NotShown::Unfit(
+            "\"since\" is ahead of all changes: begin again with 0.",
+        )),
+        false => Ok(since),
+    }
 }
 
 /// The sequence number behind which the entries of a ledger are asked for: 0 for all.
