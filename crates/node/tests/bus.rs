@@ -134,6 +134,22 @@ async fn connections_to_both_addresses_are_bounded_together() {
 }
 
 #[tokio::test]
+async fn a_service_on_the_main_listener_is_one_of_its_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = start(folder.path(), &["--limits-connections", "1"]);
+    let bus = service(&node, node.url(), "outer").connect().await.unwrap();
+    let host = format!("host: {}\r\n", node.address());
+    assert_eq!(status(&node, &host), 503);
+    bus.close().await.unwrap();
+    let free = timeout(PATIENCE, async {
+        while status(&node, &host) != 200 {
+            tokio::task::yield_now().await;
+        }
+    });
+    free.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_node_stops_in_good_order_while_services_are_on_its_main_listener() {
     let folder = tempfile::tempdir().unwrap();
     let node = start(folder.path(), &[]);
