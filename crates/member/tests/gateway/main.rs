@@ -13,6 +13,7 @@ mod documents;
 mod health;
 mod ledgers;
 mod plans;
+mod promises;
 mod socket;
 
 /// The page that says which test answers for which item of the protocol's checklist.
@@ -27,6 +28,7 @@ fn every_test_that_the_page_names_is_there_and_every_item_names_one() {
         ("health", include_str!("health.rs")),
         ("ledgers", include_str!("ledgers.rs")),
         ("plans", include_str!("plans.rs")),
+        ("promises", include_str!("promises.rs")),
         ("socket", include_str!("socket.rs")),
     ];
     let table = PAGE.split("## What is tested").nth(1).unwrap();
