@@ -19,6 +19,7 @@ use super::{
     limits::Place,
     listing::{self, ItemSigner},
     reads::ask,
+    refused::{MessageHash, single_use},
     session::{Received, Session},
 };
 use crate::rate::{Share, network};
@@ -35,6 +36,8 @@ pub(super) struct Caller {
     is_repeatable: bool,
     /// What [`reply::recorded`] needs of the request, for commands.
     request: Option<Request>,
+    /// The message of a command that is used up by a refusal.
+    single_use: Option<MessageHash>,
     /// Room for a spend address.
     place: Option<Place>,
     /// Its part of what its network may have under way.
@@ -64,6 +67,7 @@ impl Caller {
             received,
             is_repeatable: false,
             request: None,
+            single_use: None,
             place: None,
             share: None,
             proven: 0,
@@ -89,6 +93,7 @@ impl Caller {
             bytes,
             received,
         );
+        caller.single_use = single_use(request);
         caller.request = Some(Request {
             command: request.command,
             correlation: String::new(),
@@ -112,6 +117,18 @@ impl Caller {
         let under_way = &self.session.tracker.under_way;
         self.share = under_way.begin(peer, self.command, self.bytes);
         self.share.is_some()
+    }
+
+    /// What the same message was refused with before.
+    pub(super) fn refused_before(&self) -> Option<Refusal> {
+        let message = self.single_use.as_ref()?;
+        let session = &self.session;
+        session.tracker.refused.find(message, session.now())
+    }
+
+    /// Tells why the request is refused.
+    pub(super) fn tell(mut self, refusal: &Refusal) {
+        self.error(refusal);
     }
 
     /// Hands the request to the node.
@@ -459,6 +476,10 @@ impl TrackerCaller for Caller {
         let session = caller.session.clone();
         match answer {
             TrackerAnswer::Refused(refusal) => {
+                if let Some(message) = caller.single_use {
+                    let refused = &session.tracker.refused;
+                    refused.remember(message, &refusal, session.now());
+                }
                 caller.error(&refusal);
                 return None;
             }

@@ -9,6 +9,7 @@ mod limits;
 mod listing;
 mod push;
 mod reads;
+mod refused;
 mod session;
 
 pub use keys::{BadRsaKey, TrackerKeys};
@@ -129,6 +130,7 @@ pub(crate) struct Tracker {
     lookups: Semaphore,
     cursors: cursor::Cursors,
     nonces: Mutex<Nonces>,
+    refused: refused::RefusedMessages,
     signatures: listing::Signatures,
     /// Turns at making listings.
     turns: Turns,
@@ -155,6 +157,7 @@ impl Tracker {
             lookups: Semaphore::new(LOOKUPS_MAX),
             cursors: cursor::Cursors::default(),
             nonces: Mutex::new(Nonces::new(NONCES_MAX)),
+            refused: refused::RefusedMessages::default(),
             signatures: listing::Signatures::default(),
             turns: Turns::of(LISTINGS_MAX, LISTINGS_PER_NETWORK_MAX),
             pushes: Arc::default(),

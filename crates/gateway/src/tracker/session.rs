@@ -449,6 +449,9 @@ impl Reader {
                     let why = "too many requests of this network are under way: try again";
                     return caller.refuse(Code::RateLimited, why);
                 }
+                if let Some(refusal) = caller.refused_before() {
+                    return caller.tell(&refusal);
+                }
                 match caller.admit(received.at) {
                     Ok(()) => caller.ask(request),
                     Err(why) => caller.ask_if_done(request, why),

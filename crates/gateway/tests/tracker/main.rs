@@ -586,6 +586,34 @@ fn a_version_2_message_counts_once_for_one_command_and_for_five_minutes() {
     assert_eq!(ask(256, &v2(&house, &peer, 256, 3, address)), "replayed");
 }
 
+// Section 17.2: whoever has seen the frame of a refused command gets nothing by sending it later.
+#[test]
+fn a_version_2_command_that_was_refused_does_not_pass_later_and_one_of_version_1_does() {
+    let house = House::open();
+    let mut client = house.connect();
+    let (payer, payee) = (Peer::ed25519(1), Peer::ed25519(2));
+    let (spend, income) = addresses(&mut client, &payer, &payee);
+    let terms = contract("c", &spend, &income, 1);
+    client.told(8, &cosigned(&payer, &payee, terms.clone()));
+    let address = json!({"address": spend, "corrToken": "x"});
+    let seen = v2(&house, &payer, 64, 1, address.clone());
+    let seen = json!({"cmd": 64, "corrToken": "x", "payload": seen}).to_string();
+    let legacy = payer.about(json!({"address": spend}));
+    client.send(&seen);
+    let refused = client.reply();
+    assert_eq!(refused["code"], "has_open_channels");
+    assert_eq!(client.refused(64, &legacy), "has_open_channels");
+    client.told(16, &cosigned(&payer, &payee, settled(terms, 1, 1)));
+    let mut stranger = house.connect();
+    stranger.send(&seen);
+    let again = stranger.reply();
+    assert_eq!(
+        (&again["code"], &again["error"]),
+        (&refused["code"], &refused["error"])
+    );
+    client.told(64, &legacy);
+}
+
 // Section 17.5: what makes a request idempotent is read from the message, not guessed from its bytes.
 #[test]
 fn a_repeated_version_2_request_has_the_same_bytes_however_it_is_written() {
