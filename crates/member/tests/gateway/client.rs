@@ -1,14 +1,17 @@
 //! An organisation's program: it asks over HTTP, and sends its requests over sockets.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use daybook_member::{Settings, UsersError, change_users, new_user, users_file};
+use daybook_member::{
+    Hosted, Identity, Member, Settings, UsersError, change_users, new_user, serve, users_file,
+    users_text,
+};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
@@ -122,10 +125,7 @@ impl Running {
 
     /// Sends one request over a socket of its own; gives all events, after the close with 1000.
     pub async fn command(&self, message: &Value) -> Vec<Value> {
-        let mut socket = self.socket(&self.token().await).await.unwrap();
-        let text = Message::text(message.to_string());
-        socket.send(text).await.unwrap();
-        events(&mut socket).await
+        command(&self.url, &self.login(), message).await
     }
 
     pub async fn socket(
@@ -138,18 +138,31 @@ impl Running {
     }
 
     pub async fn upload(&self, name: &str, content: &[u8]) -> Reply {
-        let mut body = format!(
-            "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
-        )
-        .into_bytes();
-        body.extend_from_slice(content);
-        body.extend_from_slice(b"\r\n--B--\r\n");
-        let headers = format!(
-            "{}Content-Type: multipart/form-data; boundary=B\r\n",
-            self.login()
-        );
-        ask(&self.url, "POST", "/upload", &headers, &body).await
+        upload(&self.url, &self.login(), name, content).await
     }
+}
+
+/// Sends one request over a socket of its own; gives all events, after the close with 1000.
+pub async fn command(url: &str, login: &str, message: &Value) -> Vec<Value> {
+    let token = ask(url, "GET", "/maintenance/allocate_token/", login, b"").await;
+    let token = token.json()["token"].as_str().unwrap().to_owned();
+    let url = url.replace("http://", "ws://");
+    let url = format!("{url}/transactions?token={token}");
+    let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let text = Message::text(message.to_string());
+    socket.send(text).await.unwrap();
+    events(&mut socket).await
+}
+
+pub async fn upload(url: &str, login: &str, name: &str, content: &[u8]) -> Reply {
+    let mut body = format!(
+        "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend_from_slice(content);
+    body.extend_from_slice(b"\r\n--B--\r\n");
+    let headers = format!("{login}Content-Type: multipart/form-data; boundary=B\r\n");
+    ask(url, "POST", "/upload", &headers, &body).await
 }
 
 pub type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<TcpStream>>;
@@ -237,6 +250,35 @@ pub async fn members_of(
         running.push(start_with(node, seed, dir.path(), &change).await);
     }
     (running, dir)
+}
+
+/// Members that one process serves at one address; each has the user of its number.
+pub async fn house(node: &Arc<Node>, seeds: &[u8], folder: &Path) -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let mut members = Vec::new();
+    for seed in seeds {
+        let folder = folder.join(format!("hosted-{seed}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let user = new_user(&format!("user{seed}"), PASSWORD, true, 1).unwrap();
+        std::fs::write(users_file(&folder), users_text(vec![user])).unwrap();
+        let identity = Identity {
+            did: did(*seed),
+            key: key(*seed),
+        };
+        let wire = Wire {
+            seed: *seed,
+            node: node.clone(),
+            down: Arc::default(),
+            listens: Arc::default(),
+        };
+        let settings = Settings::new(folder, url.clone());
+        let member = Member::start(identity, &genesis(), Arc::new(wire), settings);
+        members.push(member.unwrap());
+    }
+    let hosted = Arc::new(Hosted::new(members, None));
+    tokio::spawn(serve(socket, None, hosted, std::future::pending()));
+    url
 }
 
 /// Adds a user to a member that runs.

@@ -212,6 +212,44 @@ async fn who_refers_to_anothers_document_where_it_is_gives_it_no_second_owner() 
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_one_process_give_each_other_what_they_share_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::new(3);
+    let url = house(&node, &[1, 2], dir.path()).await;
+    let three = start(&node, 3, dir.path()).await;
+    let [one, two] = [1, 2].map(|seed| basic(&format!("user{seed}"), PASSWORD));
+    assert!(is_done(
+        &command(&url, &one, &creation("c", "CONT-1")).await
+    ));
+    let document = upload(&url, &one, "a.pdf", b"a document").await.json();
+    let address = document["url"].as_str().unwrap();
+    let path = address.strip_prefix(&url).unwrap();
+    // Before it is attached to anything it is nobody else's.
+    assert_eq!(ask(&url, "GET", path, &two, b"").await.status, 404);
+    let md5 = document["md5"].as_str().unwrap();
+    let attached = attaching("i", "CONT-1", address, md5);
+    assert!(is_done(&command(&url, &one, &attached).await));
+    // No card tells where it is, and it is right here.
+    let shared = ask(&url, "GET", path, &two, b"").await;
+    assert_eq!(
+        (shared.status, shared.body.as_slice()),
+        (200, &b"a document"[..])
+    );
+    // Somebody elsewhere claims the name, too.
+    announce(&node, 3, "http://127.0.0.1:1");
+    let other = "00000000000000000000000000000000";
+    let claimed = attaching("j", "CONT-1", &format!("http://127.0.0.1:1{path}"), other);
+    assert!(is_done(&three.command(&claimed).await));
+    until("the claim is here", async || {
+        ask(&url, "GET", path, &two, b"").await.status == 409
+    })
+    .await;
+    let by = format!("{path}?by={}", did(1));
+    assert_eq!(ask(&url, "GET", &by, &two, b"").await.body, b"a document");
+    assert_eq!(ask(&url, "GET", path, &one, b"").await.body, b"a document");
+}
+
 /// A connection that asked for a document, read the head of the answer and reads no more.
 async fn stalled(member: &Running, path: &str) -> TcpStream {
     let host = member.url.strip_prefix("http://").unwrap();
