@@ -12,7 +12,7 @@ use std::{
 use clap::{Command, CommandFactory, Parser, error::ErrorKind};
 use daybook_ledger::{SigningKey, consortium::Did, tracker::Address};
 
-use crate::{cli::Cli, failure::Exit, machine};
+use crate::{cli::Cli, failure::Exit, machine, settings::TABLE};
 
 /// Columns that help is wrapped at, where the terminal has more.
 const HELP_COLUMNS: usize = 100;
@@ -320,4 +320,23 @@ fn meters(source: &str) -> Vec<String> {
         }
     }
     found
+}
+
+#[test]
+fn every_limit_and_every_setting_of_the_tracker_stands_on_the_page_of_its_protocol() {
+    let (assets, tracker) = (
+        page("docs/protocols/asset-ledger.md"),
+        page("docs/protocols/wallet-tracker.md"),
+    );
+    for setting in TABLE {
+        let is_named = match setting.name.split_once('.') {
+            Some(("limits", _)) => assets.contains(&format!("`{}`", setting.name)),
+            Some(("tracker", own)) => {
+                tracker.contains(&format!("`{own}`"))
+                    || tracker.contains(&format!("`{}", setting.name))
+            }
+            _ => true,
+        };
+        assert!(is_named, "the page does not name {}", setting.name);
+    }
 }
