@@ -30,8 +30,8 @@ pub struct Settings {
     pub allowed_origins: Origins,
     /// Bytes of a posted transaction; announced as `max_transaction_size`, one value for a network.
     pub transaction_bytes_max: usize,
-    /// Connections at once, on all listeners together; each may hold a few tens of kilobytes. Further
-    /// ones are answered 503 and closed.
+    /// Connections at once, on all listeners together; each may hold 128 KiB beside what `buffer_bytes_max`
+    /// counts. Further ones are answered 503 and closed.
     pub connections_max: usize,
     /// Of these, those of one network, an address or an IPv6 /64; `None` for any number. This machine's own
     /// addresses are none.

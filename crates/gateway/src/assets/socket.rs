@@ -236,17 +236,23 @@ impl Reader {
         run: Vec<(u64, Bytes)>,
         level: Acknowledge,
     ) -> Result<(), (u16, String)> {
-        let Some(&(last, _)) = run.last() else {
+        if run.is_empty() {
             return Ok(());
-        };
+        }
         self.gateway.meters.bulk_lines.increment(run.len() as u64);
         self.gateway
             .pay(self.connection.peer, run.len() as u32)
             .await;
-        if self.submitter.submit_all(run, level).await {
+        let mut run = run.into_iter();
+        let mut last = None;
+        let handed_over = run.by_ref().inspect(|(number, _)| last = Some(*number));
+        if self.submitter.submit_all(handed_over, level).await {
             return Ok(());
         }
-        self.note(Note::Stopped { number: last }).await?;
+        // The last one that was handed over was not taken, and those behind it were not asked for.
+        for number in last.into_iter().chain(run.map(|(number, _)| number)) {
+            self.note(Note::Stopped { number }).await?;
+        }
         Err((code::GOING_AWAY, "the node is stopping".to_owned()))
     }
 

@@ -417,3 +417,24 @@ fn a_message_or_line_that_is_begun_must_be_whole_within_the_time_of_a_body() {
         assert_eq!(socket.json()["status"], "committed");
     }
 }
+
+#[test]
+fn a_node_that_has_stopped_says_so_of_every_message_that_it_did_not_take() {
+    let mut node = TestNode::start();
+    let mut socket = Subscriber::open(node.api, SUBMIT).unwrap();
+    node.stop_behind();
+    for number in 0..5 {
+        let lamp = create(&format!("too late {number}"), 1);
+        let text = std::str::from_utf8(lamp.canonical()).unwrap();
+        socket.0.write(Message::text(text)).unwrap();
+    }
+    socket.0.flush().unwrap();
+    for number in 0..5 {
+        let reply = socket.json();
+        assert_eq!(
+            (&reply["tag"], &reply["status"]),
+            (&json!(number), &json!("stopped"))
+        );
+    }
+    assert_eq!(socket.close_code(), 1001);
+}

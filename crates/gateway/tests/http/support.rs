@@ -152,6 +152,13 @@ impl TestNode {
         Subscriber::open(self.streams, path_and_query).unwrap()
     }
 
+    /// Stops the node behind the gateway, which goes on.
+    pub fn stop_behind(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().unwrap();
+        }
+    }
+
     /// Stops the gateway as a node does, and waits for it.
     pub fn stop_gateway(&mut self) {
         drop(self.stop.take());
