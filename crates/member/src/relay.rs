@@ -31,6 +31,8 @@ const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 /// The fact that tells this file's numbers from those of any other, and of this one before it was put back
 /// from a backup: random, made with the file. A copy has none, so that whoever opens one makes another.
 const EPOCH: &str = "epoch";
+/// The fact that tells how many bytes the kept notices have; counted again where it is missing.
+const BYTES: &str = "bytes";
 
 /// Notices that pass by: who does not fetch them within so many others misses them, and asks again.
 const PASSING_MAX: usize = 1_024;
@@ -38,6 +40,9 @@ const PASSING_MAX: usize = 1_024;
 const PASSING_BYTES_MAX: usize = 2 << 10;
 /// Kept notices; beyond it the oldest goes. Members that are there have their own copies.
 const KEPT_MAX: u64 = 100_000;
+/// Bytes of all kept notices, beyond which the oldest go, too: a hundred thousand of the usual size, where the
+/// longest would fill twelve gigabytes.
+const KEPT_BYTES_MAX: u64 = 2 << 30;
 /// Notices of one fetch, of the kept and of the passing ones each.
 const FETCH_MAX: usize = 256;
 /// Bytes of the kept notices of one fetch, and one more notice; those that pass are short.
@@ -67,6 +72,7 @@ pub struct Relay {
     /// Made when there is something to keep.
     file: OnceLock<File>,
     making: Mutex<()>,
+    kept_bytes_max: u64,
     network: BlockHash,
     is_key_of: IsKeyOf,
     /// Tells this run's passing notices from those of another.
@@ -159,6 +165,7 @@ impl Relay {
             path: path.to_owned(),
             file: OnceLock::new(),
             making: Mutex::default(),
+            kept_bytes_max: KEPT_BYTES_MAX,
             network,
             is_key_of,
             id: hex::encode(random::<8>()),
@@ -201,6 +208,13 @@ impl Relay {
             let last = kept.last()?.map_or(0, |(number, _)| number.value());
             self.state.lock().kept = last;
             let mut facts = change.open_table(FACTS)?;
+            if facts.get(BYTES)?.is_none() {
+                let mut held = 0;
+                for row in kept.iter()? {
+                    held += row?.1.value().len() as u64;
+                }
+                facts.insert(BYTES, held.to_be_bytes().as_slice())?;
+            }
             let known = facts.get(EPOCH)?.map(|epoch| hex::encode(epoch.value()));
             match known {
                 Some(known) => known,
@@ -282,12 +296,20 @@ impl Relay {
             let number = kept.last()?.map_or(1, |(number, _)| number.value() + 1);
             kept.insert(number, bytes.as_ref())?;
             known.insert(name.as_str(), number)?;
-            if kept.len()? > KEPT_MAX {
+            let mut facts = change.open_table(FACTS)?;
+            let held = facts
+                .get(BYTES)?
+                .and_then(|held| held.value().try_into().ok());
+            let mut held = held.map_or(0, u64::from_be_bytes) + bytes.len() as u64;
+            while kept.len()? > KEPT_MAX || held > self.kept_bytes_max {
                 let oldest = kept.pop_first()?.map(|(_, oldest)| oldest.value().to_vec());
-                if let Some(oldest) = oldest.and_then(|oldest| notice::body(&oldest)) {
+                let Some(oldest) = oldest else { break };
+                held = held.saturating_sub(oldest.len() as u64);
+                if let Some(oldest) = notice::body(&oldest) {
                     known.remove(name_of(&oldest).as_str())?;
                 }
             }
+            facts.insert(BYTES, held.to_be_bytes().as_slice())?;
             number
         };
         change.commit()?;
@@ -549,6 +571,39 @@ mod tests {
         assert!(!state.counts(did, Kind::Plan, 59_999));
         assert!(state.counts(did, Kind::Ping, 59_999));
         assert!(state.counts(did, Kind::Plan, 60_000));
+    }
+
+    #[test]
+    fn the_oldest_documents_go_when_all_of_them_are_too_many_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.redb");
+        let one = notice("gu-11", "0").len() as u64;
+        let bounded = || {
+            let mut relay = relay(&path);
+            relay.kept_bytes_max = 3 * one;
+            relay
+        };
+        let first = bounded();
+        for id in ["0", "1", "2", "3"] {
+            first.post(&notice("gu-11", id), 100_000).unwrap();
+        }
+        let all = |relay: &Relay| ids(&relay.fetch(&NoticeCursor::default()).unwrap());
+        assert_eq!(all(&first), ["1", "2", "3"]);
+        // The count goes on after a restart, and is made anew in a copy.
+        let copy = dir.path().join("copy.redb");
+        first.copy_store(&copy).unwrap();
+        drop(first);
+        let second = bounded();
+        second.post(&notice("gu-11", "4"), 100_000).unwrap();
+        assert_eq!(all(&second), ["2", "3", "4"]);
+        drop(second);
+        std::fs::rename(&copy, &path).unwrap();
+        let third = bounded();
+        third.post(&notice("gu-11", "5"), 100_000).unwrap();
+        assert_eq!(all(&third), ["2", "3", "5"]);
+        // What went is not known any more.
+        third.post(&notice("gu-11", "0"), 100_000).unwrap();
+        assert_eq!(all(&third), ["3", "5", "0"]);
     }
 
     #[test]
