@@ -503,3 +503,100 @@ fn snapshot(file: &MirrorFile) -> Option<(Book, Option<Position>)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use daybook_ledger::{
+        SigningKey,
+        block::{Genesis, Validator},
+        consortium::{Body, Card, Decision, Profile, Request, Settings},
+    };
+
+    use super::*;
+
+    struct Nothing;
+
+    impl History for Nothing {
+        fn newest(&self, _: IndexKey<'_>) -> Option<Arc<Entry>> {
+            None
+        }
+    }
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed([seed; 32])
+    }
+
+    fn prover() -> Prover {
+        let validator = Validator {
+            key: key(200).public_key(),
+            power: 1,
+        };
+        Prover::new(&Genesis {
+            chain: "test".to_owned(),
+            time: BlockTime(1),
+            validators: vec![validator],
+        })
+    }
+
+    fn open(folder: &Path) -> Mirror {
+        Mirror::open(folder, Did::of(&key(1).public_key()), prover()).unwrap()
+    }
+
+    /// The entry that founds a network of one member, at the place where a log begins.
+    fn founding() -> Logged {
+        let profile = Profile {
+            label: "Member 1".to_owned(),
+            ..Profile::default()
+        };
+        let body = Body::Found {
+            members: vec![Card::first(profile, &key(1))],
+            settings: Settings::default(),
+        };
+        let mut prover = prover();
+        let request = Request::sign(prover.network(), &body, &key(200));
+        let command = prover.prove(request).unwrap();
+        let decided = Book::default().decide(&command, BlockTime(7), &Nothing);
+        let Ok(Decision::Entry(entry)) = decided else {
+            panic!("{decided:?}");
+        };
+        let position = Position {
+            height: Height(1),
+            index: 0,
+        };
+        Logged { position, entry }
+    }
+
+    #[test]
+    fn a_mirror_that_is_opened_again_stands_where_it_stood() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = open(dir.path());
+        assert_eq!((mirror.time(), mirror.last()), (BlockTime(0), None));
+        let founding = founding();
+        mirror.apply(std::slice::from_ref(&founding)).unwrap();
+        mirror.close().unwrap();
+        drop(mirror);
+        let mirror = open(dir.path());
+        assert_eq!(mirror.time(), BlockTime(7));
+        assert_eq!(mirror.last(), Some(founding.position));
+        assert_eq!(mirror.book().members().count(), 1);
+        // The same again does not follow from what is there, and changes nothing that is read.
+        assert!(mirror.apply(&[founding]).is_err());
+        assert_eq!(mirror.book().members().count(), 1);
+    }
+
+    #[test]
+    fn who_reads_the_book_waits_for_no_entry_that_is_being_proven() {
+        let dir = tempfile::tempdir().unwrap();
+        let mirror = open(dir.path());
+        mirror.apply(&[founding()]).unwrap();
+        // As whoever proves entries holds it while the disk is read and written.
+        let _proving = mirror.ahead.lock();
+        assert_eq!(mirror.book().members().count(), 1);
+        assert_eq!(mirror.time(), BlockTime(7));
+        assert_eq!(mirror.label(Did::of(&key(1).public_key())), "Member 1");
+        assert!(mirror.questions().is_empty());
+        assert_eq!(mirror.outcome(&TransactionId([0; 32])), None);
+        assert_eq!(mirror.ledger_count().unwrap(), 0);
+    }
+}
