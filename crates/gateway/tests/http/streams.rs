@@ -8,7 +8,9 @@ use daybook_wire::assets::Dialect;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-use crate::support::{Answer, Client, Subscriber, TestNode, alice, bob, create, sale, shared};
+use crate::support::{
+    Answer, Client, PATIENCE, Subscriber, TestNode, alice, bob, create, sale, shared,
+};
 
 const TRANSACTIONS: &str = "/api/v1/streams/valid_transactions";
 const BLOCKS: &str = "/api/v1/streams/valid_blocks";
@@ -492,6 +494,7 @@ fn a_slow_reader_holds_no_room_that_others_wait_for() {
         list_patience: Duration::from_millis(100),
         list_rate_min: 1 << 40,
         ping_interval: Duration::from_secs(1),
+        stall_timeout: Duration::from_secs(3_600),
         ..Settings::default()
     };
     let node = TestNode::with_options(settings, None, |options| options.recent_bytes_max = 0);
@@ -505,12 +508,11 @@ fn a_slow_reader_holds_no_room_that_others_wait_for() {
     }
     let events = "/api/v1/streams/events?from=1";
     let mut slow = Subscriber::with_small_buffer(node.streams, events);
-    // Between events there are heartbeats, which have no position.
-    let event = |subscriber: &mut Subscriber| loop {
-        let frame = subscriber.json();
-        if let Some(position) = frame["position"].as_str() {
-            return position.to_owned();
-        }
+    // Between events there are heartbeats, which have no position: one a second while it waits.
+    let event = |subscriber: &mut Subscriber| {
+        let frames = (0..PATIENCE.as_secs()).map(|_| subscriber.json());
+        let mut positions = frames.filter_map(|frame| Some(frame["position"].as_str()?.to_owned()));
+        positions.next().expect("it has room at last")
     };
     assert_eq!(event(&mut slow), "1.0", "it has begun");
     let mut quick = node.subscribe(events);
