@@ -6,14 +6,14 @@ mod common;
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead, BufReader},
+    io::BufReader,
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Stdio},
     time::{Duration, Instant},
 };
 
-use common::{binary, daybook};
+use common::{binary, daybook, next};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -51,15 +51,7 @@ impl Demo {
     /// Waits for an event of this name.
     #[track_caller]
     fn event(&mut self, name: &str) -> Value {
-        loop {
-            let mut line = String::new();
-            self.said.read_line(&mut line).unwrap();
-            assert!(!line.is_empty(), "the demo ended before `{name}`");
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["event"] == name {
-                return event;
-            }
-        }
+        next(&mut self.said, |said| said["event"] == name)
     }
 
     /// Every address that the town listens on, as host and port.

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Node, binary, daybook};
+use common::{Node, binary, daybook, listening};
 use daybook_client::{Client, Fate, Submission};
 use daybook_ledger::{
     AssetId, Draft, OutputRef, PublicKey, SigningKey, Transaction, TransactionId, json::Object,
@@ -220,18 +220,7 @@ impl Robot {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let mut log = child.stderr.take().unwrap();
-        if line.is_empty() {
-            let mut text = String::new();
-            log.read_to_string(&mut text).unwrap();
-            panic!("{name} does not start: {text}");
-        }
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
-        let listening: Value = serde_json::from_str(&line).unwrap();
+        let listening = listening(&mut child);
         let url = listening["http"].as_str().unwrap();
         Robot {
             port: url.rsplit_once(':').unwrap().1.to_owned(),

@@ -11,12 +11,12 @@ mod common;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{BufRead, BufReader},
+    io::BufReader,
     process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
 
-use common::{binary, daybook, get};
+use common::{binary, daybook, get, next};
 use daybook_client::{
     Client, EventFilter, Fate, Filter, Frame, From, Stream, Submission,
     bus::{Bus, BusKey, Call, Subscribe},
@@ -119,19 +119,6 @@ impl Drop for Town {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(self.fact("folder"));
-    }
-}
-
-/// The next value that is wanted.
-fn next(said: &mut BufReader<ChildStdout>, wanted: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the demo ended");
-        let value: Value = serde_json::from_str(&line).unwrap();
-        if wanted(&value) {
-            return value;
-        }
     }
 }
 

@@ -29,6 +29,39 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// What a program says first, which is where it listens.
+pub(crate) fn listening(child: &mut Child) -> Value {
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let mut log = child.stderr.take().unwrap();
+    if line.is_empty() {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        panic!("it does not start: {text}");
+    }
+    // Nothing reads the log of a program that runs on; its pipe must not fill up.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
+    let listening: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(listening["event"], "listening");
+    listening
+}
+
+/// The next thing that a program says and that is wanted.
+#[track_caller]
+pub(crate) fn next(said: &mut impl BufRead, wanted: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(!line.is_empty(), "it ended before it said what is wanted");
+        let value: Value = serde_json::from_str(&line).unwrap();
+        if wanted(&value) {
+            return value;
+        }
+    }
+}
+
 /// What a command answered.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -153,29 +186,10 @@ impl Node {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        if line.is_empty() {
-            let mut log = String::new();
-            child
-                .stderr
-                .take()
-                .unwrap()
-                .read_to_string(&mut log)
-                .unwrap();
-            panic!("the node does not start: {log}");
-        }
-        let listening: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(listening["event"], "listening");
-        // Nothing reads the log of a node that runs on; its pipe must not fill up.
-        let mut log = child.stderr.take().unwrap();
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::stderr()));
         Node {
+            listening: listening(&mut child),
             child,
             data_dir: data_dir.to_owned(),
-            listening,
         }
     }
 
