@@ -12,6 +12,9 @@ import { Broker, CLIENTS, Service, TRANSPORTS, pause } from './broker.mjs'
 // namespace, which is 10 s.
 const BROKEN_MS_MAX = 5_000
 
+// What two clocks of one machine may differ by over seconds.
+const CLOCK_MS = 20
+
 let broker
 const open = []
 
@@ -40,6 +43,7 @@ describe('8. handshake and calls with every client over every transport', { conc
   for (const { client, way, options } of matrix) {
     test(`socket.io-client ${client}, ${way}`, async () => {
       // 1: shake_who comes at once, without arguments.
+      const began = Date.now()
       const silent = visit(options)
       await silent.hears('(connect)')
       const connected = Date.now()
@@ -103,8 +107,10 @@ describe('8. handshake and calls with every client over every transport', { conc
       const late = await silent.hears('shake_error')
       assert.equal(code(late), 'request_timeout')
       assert.equal(late.args[0].error.status, 408)
-      const waited = late.at - who.at
-      assert.ok(waited > 1_800 && waited < 2_600, `${waited} ms`)
+      // Not before: its time begins behind this test's. To the millisecond it is kept in simulated time; here
+      // a busy machine may add to it.
+      assert.ok(late.at - began >= 2_000 - CLOCK_MS, `${late.at - began} ms`)
+      assert.ok(late.at - who.at < 4_000, `${late.at - who.at} ms`)
       await silent.hears('(disconnect)')
     })
   }

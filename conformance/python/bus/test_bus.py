@@ -164,11 +164,14 @@ def test_1_a_client_is_asked_who_it_is_at_once_and_without_any_argument(visit):
 
 
 def test_2_a_silent_client_is_told_408_after_two_seconds(visit):
+    began = time.monotonic()
     silent = visit()
     asked = silent.hears("shake_who")[2]
     late = silent.hears("shake_error")
     assert (error(late)["code"], error(late)["status"]) == ("request_timeout", 408)
-    assert 1.8 < late[2] - asked < 2.6
+    # Not before: its time begins behind this test's. A busy machine may add to it.
+    assert late[2] - began > 1.98
+    assert late[2] - asked < 4
     silent.hears("(disconnect)")
 
 
