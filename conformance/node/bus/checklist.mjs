@@ -15,6 +15,9 @@ const BROKEN_MS_MAX = 5_000
 // What two clocks of one machine may differ by over seconds.
 const CLOCK_MS = 20
 
+// How often something is timed: a busy machine adds to some of them, and the rule is kept by the shortest.
+const TRIES = 5
+
 let broker
 const open = []
 
@@ -292,25 +295,32 @@ test('17. one reaches one, all reaches everybody once', async () => {
 
 test('18. a request that nobody listens to is answered at once', async () => {
   const meter = await join('meter')
-  const began = performance.now()
-  const answer = await meter.call('eighteen', 'r18')
-  assert.ok(performance.now() - began < 50, `${performance.now() - began} ms`)
-  assert.equal(answer.error.code, 'no_responders')
-  assert.equal(answer.error.status, 503)
-  assert.equal(answer.recipient_id, 'eman')
+  const took = []
+  for (let n = 0; n < TRIES; n++) {
+    const began = performance.now()
+    const answer = await meter.call('eighteen', `r18-${n}`)
+    took.push(performance.now() - began)
+    assert.equal(answer.error.code, 'no_responders')
+    assert.equal(answer.error.status, 503)
+    assert.equal(answer.recipient_id, 'eman')
+  }
+  assert.ok(Math.min(...took) < 50, `${took} ms`)
 })
 
 test('19. a deadline is kept, and a late answer is not delivered', async () => {
   const [meter, grid] = [await join('meter'), await join('grid', { subscribe: 'nineteen' })]
-  const began = performance.now()
-  const answer = await meter.call('nineteen', 'r19', { timeout_ms: 200 })
-  const took = performance.now() - began
-  assert.equal(answer.error.code, 'timeout')
-  assert.equal(answer.error.status, 504)
-  assert.ok(took > 150 && took < 250, `${took} ms`)
-  grid.answer((await grid.hears('nineteen')).args[0], 'late')
+  const took = []
+  for (let n = 0; n < TRIES; n++) {
+    const began = performance.now()
+    const answer = await meter.call('nineteen', `r19-${n}`, { timeout_ms: 200 })
+    took.push(performance.now() - began)
+    assert.equal(answer.error.code, 'timeout')
+    assert.equal(answer.error.status, 504)
+    grid.answer((await grid.hears('nineteen')).args[0], 'late')
+  }
+  assert.ok(Math.min(...took) > 200 - CLOCK_MS && Math.min(...took) < 250, `${took} ms`)
   await pause(50)
-  assert.equal(meter.count('api:response'), 1)
+  assert.equal(meter.count('api:response'), TRIES)
 })
 
 for (const retry of [true, false]) {
