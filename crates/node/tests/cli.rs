@@ -134,8 +134,7 @@ fn a_second_start_on_the_same_data_is_refused_and_told_where_the_first_one_liste
     let node = Node::start(folder.path());
     let dir = folder.path().display().to_string();
     let second = daybook(&["start", "--data-dir", &dir, "--listen", "127.0.0.1:0"]);
-    assert_eq!(second.exit, 5);
-    assert!(second.complaint().contains("another node"), "{second:?}");
+    second.fails(5, "another node");
     assert!(second.complaint().contains(node.url()), "{second:?}");
     for verb in [vec!["check"], vec!["restore", "--from", "/nowhere"]] {
         let refused = daybook(&[&verb[..], &["--data-dir", &dir]].concat());
@@ -149,11 +148,7 @@ fn an_address_in_use_is_told_and_leaves_the_ledger_alone() {
     let node = Node::start(&folder.path().join("a"));
     let other = folder.path().join("b").display().to_string();
     let second = daybook(&["start", "--data-dir", &other, "--listen", node.address()]);
-    assert_eq!(second.exit, 7);
-    assert!(
-        second.complaint().contains("cannot listen on"),
-        "{second:?}"
-    );
+    second.fails(7, "cannot listen on");
 }
 
 #[test]
@@ -264,11 +259,7 @@ fn unknown_settings_are_refused_by_name_before_anything_is_made() {
     );
     assert!(!dir.exists());
     let refused = daybook_with(&["config", "show"], &[("DAYBOOK_LISTN", "x")]);
-    assert_eq!(refused.exit, 2);
-    assert!(
-        refused.complaint().contains("`DAYBOOK_LISTN`"),
-        "{refused:?}"
-    );
+    refused.fails(2, "`DAYBOOK_LISTN`");
     assert_eq!(daybook(&["start", "--no-such-flag"]).exit, 2);
 }
 
@@ -306,11 +297,7 @@ fn a_private_key_is_shown_only_when_asked_for() {
     );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     let refused = daybook(&["keys", "show", &path]);
-    assert_eq!(refused.exit, 1);
-    assert!(
-        refused.complaint().contains("everybody may read it"),
-        "{refused:?}"
-    );
+    refused.fails(1, "everybody may read it");
 }
 
 #[test]
@@ -375,11 +362,7 @@ fn an_asset_is_created_divided_and_found_again() {
         "--url",
         node.url(),
     ]);
-    assert_eq!(refused.exit, 1);
-    assert!(
-        refused.complaint().contains("holds 1 of asset"),
-        "{refused:?}"
-    );
+    refused.fails(1, "holds 1 of asset");
 }
 
 #[test]
@@ -457,11 +440,7 @@ fn many_transactions_go_in_by_the_line_and_each_line_is_answered() {
         "--url",
         node.url(),
     ]);
-    assert_eq!(answer.exit, 1);
-    assert!(
-        answer.complaint().contains("1 of 7 transactions refused"),
-        "{answer:?}"
-    );
+    answer.fails(1, "1 of 7 transactions refused");
     let answers = answer.json();
     let committed = answers.iter().filter(|a| a["event"] == "committed").count();
     let refused: Vec<_> = answers.iter().filter(|a| a["event"] == "refused").collect();
@@ -496,11 +475,7 @@ fn what_a_node_refuses_and_a_node_that_is_not_there_have_exit_codes_of_their_own
         "--data",
         r#"{"a.b":1}"#,
     ]);
-    assert_eq!(refused.exit, 1);
-    assert!(
-        refused.complaint().contains("ValidationError"),
-        "{refused:?}"
-    );
+    refused.fails(1, "ValidationError");
     let error: Value = serde_json::from_str(refused.complaint()).unwrap();
     assert_eq!(
         (&error["event"], &error["exit"]),
@@ -767,8 +742,7 @@ fn tls_and_a_token_guard_a_node() {
         "{strange:?}"
     );
     let bare = create(&["--ca-file", &cert]);
-    assert_eq!(bare.exit, 1);
-    assert!(bare.complaint().contains("refuses the token"), "{bare:?}");
+    bare.fails(1, "refuses the token");
     fs::write(path("wrong"), "open-says-me").unwrap();
     assert_eq!(
         create(&["--ca-file", &cert, "--token-file", &path("wrong")]).exit,

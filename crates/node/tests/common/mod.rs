@@ -118,6 +118,13 @@ impl Answer {
     pub(crate) fn complaint(&self) -> &str {
         self.stderr.lines().last().unwrap_or_default()
     }
+
+    /// Expects this exit code, and these words in the complaint.
+    #[track_caller]
+    pub(crate) fn fails(&self, exit: i32, words: &str) {
+        assert_eq!(self.exit, exit, "{self:?}");
+        assert!(self.complaint().contains(words), "{self:?}");
+    }
 }
 
 /// Kills in a run of power cuts, unless it is said otherwise.
