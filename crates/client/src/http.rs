@@ -122,17 +122,7 @@ impl Http {
                 .request(request)
                 .await
                 .map_err(|e| self.failed(&e))?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX)
-                .collect()
-                .await
-                .map_err(|e| self.broken(e))?
-                .to_bytes();
-            Ok(Whole {
-                status: parts.status,
-                headers: parts.headers,
-                body,
-            })
+            self.whole(response).await
         };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
@@ -192,18 +182,22 @@ impl Http {
         if response.status() == StatusCode::OK || response.status() == StatusCode::ACCEPTED {
             return Ok((pieces, response));
         }
+        Err(self.whole(response).await?.error(path_and_query))
+    }
+
+    /// Reads the whole answer.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Whole, Error> {
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX)
             .collect()
             .await
             .map_err(|e| self.broken(e))?
             .to_bytes();
-        Err(Whole {
+        Ok(Whole {
             status: parts.status,
             headers: parts.headers,
             body,
-        }
-        .error(path_and_query))
+        })
     }
 
     fn failed(&self, error: &legacy::Error) -> Error {
