@@ -131,7 +131,8 @@ impl TrackerConfig {
                 opens: rate("tracker.opens_per_minute", 60.0, 1.0)?,
                 open_spends_per_network: within("tracker.open_spends_per_network", 1, 1 << 20)?
                     as usize,
-                grants_per_network: match within("tracker.grants_per_network_per_day", 0, 1 << 30)? {
+                grants_per_network: match within("tracker.grants_per_network_per_day", 0, 1 << 30)?
+                {
                     0 => None,
                     grants => Some(grants),
                 },

@@ -7,7 +7,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE};
 
 use super::{
     Account, Book, COMMONS_MAX, Common, DERIVED_AHEAD_MS_MAX, Decision, History, NONCES_MAX,
-    OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, is_remembered, nonces,
+    OPEN_ADDRESSES_MAX, OPEN_TRANSFERS_MAX, PayoutPlan, Rank, Terms, is_past, is_remembered,
+    nonces,
 };
 use crate::{
     PublicKey, TransactionId,
