@@ -13,6 +13,7 @@ mod feed;
 mod follow;
 mod machine;
 mod mailbox;
+mod meters;
 mod node;
 mod pool;
 mod submission;

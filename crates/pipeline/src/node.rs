@@ -32,7 +32,7 @@ use crate::{
     feed::{self, BlockLimits},
     follow::Hub,
     machine::LedgerMachine,
-    mailbox,
+    mailbox, meters,
     pool::{NoRoom, Pool},
     submission::{Acknowledge, Door, Outcome, Reply, Submission, Ticket},
     tracker::{TrackerCaller, TrackerOptions, TrackerSubmission, TrackerTicket},
@@ -134,6 +134,7 @@ pub(crate) struct Shared {
 /// # Errors
 /// When the operating system starts no thread.
 pub fn start(store: Store, writer: Writer, options: StartOptions) -> io::Result<(Node, Running)> {
+    meters::describe();
     let tip = store.tip();
     let parent = Parent {
         chain: store.genesis().hash(),

@@ -369,6 +369,12 @@ fn metrics_count_requests_by_route_and_status() {
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
+    // What it tells, it explains.
+    for meter in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = meter.split(' ').next().unwrap_or_default();
+        let help = format!("# HELP {name} ");
+        assert!(text.contains(&help), "{name} has no help in\n{text}");
+    }
     assert_eq!(shared().get("/metrics").status, 404);
 }
 

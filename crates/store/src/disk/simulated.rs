@@ -151,6 +151,11 @@ impl SimulatedDisk {
         SimulatedDisk::default()
     }
 
+    /// Files that were made so far, those included that were removed since.
+    pub fn files_made(&self) -> usize {
+        self.state.lock().inodes.len()
+    }
+
     /// Operations so far that change something: writes, syncs, reservations, changes of names.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
