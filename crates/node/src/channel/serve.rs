@@ -713,15 +713,14 @@ impl Shop {
         };
         match self.tracker.park(&best).await {
             Ok(()) => {
-                let channel = &*payee.file().contract().channel;
-                let json = settled_json("parked", channel, &paid);
-                self.out.say(
-                    &json,
-                    &format!("deposited {} tokens of {channel}", paid.tokens),
-                );
                 if let Err(error) = durably(|| payee.parked()) {
                     tracing::error!(%error, "a deposit could not be noted");
                 }
+                let channel = &*payee.file().contract().channel;
+                self.out.say(
+                    &settled_json("parked", channel, &paid),
+                    &format!("deposited {} tokens of {channel}", paid.tokens),
+                );
             }
             // Settling in time does as well.
             Err(error) => tracing::warn!(%error, "a receipt could not be deposited"),
@@ -755,10 +754,10 @@ impl Shop {
                 }
             },
         };
-        match refused {
-            None => self.out.say(
-                &settled_json("settled", &channel, &paid),
-                &format!(
+        let (json, line) = match &refused {
+            None => (
+                settled_json("settled", &channel, &paid),
+                format!(
                     "settled   {channel}: {} tokens, {} bytes",
                     paid.tokens, paid.volume
                 ),
@@ -767,23 +766,25 @@ impl Shop {
                 let mut json = settled_json("not_settled", &channel, &paid);
                 json["reason"] = error.to_string().into();
                 json["parked"] = json!(sale.payee.file().parked());
-                self.out
-                    .say(&json, &format!("not settled {channel}: {error}"));
-                if !is_final(&error) {
-                    // It is tried again near the lock, or after the next start. Until then the receipt is
-                    // deposited, if the tracker takes it.
-                    self.park(sale).await;
-                    if sale.deadline.is_near() {
-                        // The file stays: what it holds was not paid.
-                        self.channels.lock().await.remove(&channel);
-                    }
-                    return;
-                }
+                (json, format!("not settled {channel}: {error}"))
             }
+        };
+        if refused.is_some_and(|error| !is_final(&error)) {
+            self.out.say(&json, &line);
+            // It is tried again near the lock, or after the next start. Until then the receipt is
+            // deposited, if the tracker takes it.
+            self.park(sale).await;
+            if sale.deadline.is_near() {
+                // The file stays: what it holds was not paid.
+                self.channels.lock().await.remove(&channel);
+            }
+            return;
         }
+        // It is told when it is noted.
         if let Err(error) = durably(|| sale.payee.settled()) {
             tracing::error!(%error, channel, "a close could not be noted");
         }
+        self.out.say(&json, &line);
         self.channels.lock().await.remove(&channel);
     }
 }
