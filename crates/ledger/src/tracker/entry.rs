@@ -411,22 +411,9 @@ fn write_output(out: &mut String, (index, amount): (u32, u64)) {
 }
 
 fn write_request(request: &Request) -> String {
-    let texts = match &request.payload {
-        Payload::Single { message, pk, sign } => message.len() + pk.len() + sign.len(),
-        Payload::CoSigned {
-            message,
-            from_pk,
-            from_sign,
-            to_pk,
-            to_sign,
-        } => message.len() + from_pk.len() + from_sign.len() + to_pk.len() + to_sign.len(),
-    };
-    let mut payload = Writer::with_room(texts + REQUEST_BYTES);
-    match &request.payload {
+    let members: &[(&str, &str)] = match &request.payload {
         Payload::Single { message, pk, sign } => {
-            payload.string("message", message);
-            payload.string("pk", pk);
-            payload.string("sign", sign);
+            &[("message", message), ("pk", pk), ("sign", sign)]
         }
         Payload::CoSigned {
             message,
@@ -434,13 +421,18 @@ fn write_request(request: &Request) -> String {
             from_sign,
             to_pk,
             to_sign,
-        } => {
-            payload.string("fromPK", from_pk);
-            payload.string("fromSign", from_sign);
-            payload.string("message", message);
-            payload.string("toPK", to_pk);
-            payload.string("toSign", to_sign);
-        }
+        } => &[
+            ("fromPK", from_pk),
+            ("fromSign", from_sign),
+            ("message", message),
+            ("toPK", to_pk),
+            ("toSign", to_sign),
+        ],
+    };
+    let texts = members.iter().map(|(_, text)| text.len()).sum::<usize>();
+    let mut payload = Writer::with_room(texts + REQUEST_BYTES);
+    for (name, text) in members {
+        payload.string(name, text);
     }
     let payload = payload.finish();
     let mut out = Writer::with_room(payload.len() + request.correlation.len() + REQUEST_BYTES);
