@@ -133,6 +133,16 @@ impl World {
     fn fetch(&self, url: &str, out: &str, key: &str) -> Answer {
         self.channel(&["fetch", url, "--out", out], key)
     }
+
+    /// One that goes on while the test does.
+    fn fetching(&self, url: &str, out: &str, key: &str) -> Child {
+        binary()
+            .args(self.arguments(&["fetch", url, "--out", out], key))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
 }
 
 /// A running `channel serve`; killed when dropped.
@@ -474,12 +484,7 @@ fn a_payee_that_is_killed_settles_before_the_lock_after_its_restart() {
     let serving = world.serve(&file, &payee, &[]);
     // Enough for three segments and a part of the fourth.
     let (url, narrowed) = narrow_link(&serving.url, 3 * QUANTUM + QUANTUM / 2);
-    let mut fetching = binary()
-        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut fetching = world.fetching(&url, &world.path("copy"), &payer);
     narrowed.recv().unwrap();
     serving.kill();
     let left = only_channel(&state);
@@ -519,12 +524,7 @@ fn a_download_goes_on_in_the_same_channel_after_both_sides_were_killed() {
     let serving = world.serve(&file, &payee, &[]);
     let (url, narrowed) = narrow_link(&serving.url, 5 * QUANTUM);
     let out = world.path("copy");
-    let mut fetching = binary()
-        .args(world.arguments(&["fetch", &url, "--out", &out], &payer))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut fetching = world.fetching(&url, &out, &payer);
     narrowed.recv().unwrap();
     fetching.kill().unwrap();
     fetching.wait().unwrap();
@@ -552,12 +552,7 @@ fn a_payee_that_is_told_to_stop_settles_what_it_has() {
     let file = world.file("film", 8 * QUANTUM);
     let serving = world.serve(&file, &payee, &[]);
     let (url, narrowed) = narrow_link(&serving.url, 2 * QUANTUM + QUANTUM / 2);
-    let mut fetching = binary()
-        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut fetching = world.fetching(&url, &world.path("copy"), &payer);
     narrowed.recv().unwrap();
     serving.stop();
     assert_eq!(world.wallet(&payee)["fact"], "10");
@@ -574,12 +569,7 @@ fn a_payer_that_stops_reading_in_the_middle_of_a_segment_is_settled_with_before_
     let file = world.file("film", 2 * SEGMENT);
     let mut serving = world.serve_in_segments(&file, SEGMENT, &payee, &["--margin", "40"]);
     let (url, stuck) = narrow_link_with(&serving.url, SEGMENT + (1 << 20), Rest::NotRead);
-    let mut fetching = binary()
-        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], &payer))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut fetching = world.fetching(&url, &world.path("copy"), &payer);
     stuck.recv().unwrap();
     // The payer is there, and takes nothing more.
     let ended = serving.one_of(&["settled", "not_settled"]);
@@ -595,12 +585,7 @@ fn a_payer_that_stops_reading_in_the_middle_of_a_segment_is_settled_with_before_
 fn killed_with_three_receipts(world: &World, file: &str, payer: &str, payee: &str) {
     let serving = world.serve(file, payee, &[]);
     let (url, narrowed) = narrow_link(&serving.url, 3 * QUANTUM + QUANTUM / 2);
-    let mut fetching = binary()
-        .args(world.arguments(&["fetch", &url, "--out", &world.path("copy")], payer))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut fetching = world.fetching(&url, &world.path("copy"), payer);
     narrowed.recv().unwrap();
     serving.kill();
     fetching.kill().unwrap();
