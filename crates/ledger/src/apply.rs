@@ -112,6 +112,15 @@ impl OutputFacts {
 }
 
 impl Changes {
+    /// No changes yet, with room for those of so many ordinary transactions, which spend one output and make
+    /// one.
+    pub fn with_capacity(transactions: usize) -> Changes {
+        Changes {
+            outputs: IndexMap::with_capacity_and_hasher(2 * transactions, IdHash::default()),
+            transactions: IndexMap::with_capacity_and_hasher(transactions, IdHash::default()),
+        }
+    }
+
     /// Records a transaction that [`decide`] let pass. Cannot fail, so nothing is ever half applied.
     pub fn record(&mut self, transaction: Arc<Verified<Transaction>>) {
         let id = transaction.id();

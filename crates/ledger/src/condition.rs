@@ -2,6 +2,7 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use smallvec::SmallVec;
 
 use crate::{
     PublicKey, Rejection, RejectionClass, SigningKey,
@@ -35,13 +36,16 @@ pub struct Condition {
     pub cost: u64,
 }
 
+/// Signatures, each with the key it is of. One is the common case, and stands where it is named.
+pub type Signatures = SmallVec<[(PublicKey, [u8; 64]); 1]>;
+
 /// A decoded fulfillment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fulfillment {
     /// The condition that it opens.
     pub condition: Condition,
     /// Every signature in it, in DER order: all of them must verify.
-    pub signatures: Vec<(PublicKey, [u8; 64])>,
+    pub signatures: Signatures,
 }
 
 /// A condition spelled out, as in `condition.details`: a key, or a number of parts.
@@ -431,7 +435,7 @@ pub(crate) fn decode_single(text: &[u8]) -> Option<(PublicKey, [u8; 64])> {
 }
 
 fn decode(bytes: &[u8], depth_max: usize) -> Option<Fulfillment> {
-    let mut signatures = Vec::new();
+    let mut signatures = Signatures::new();
     let mut der = Der { rest: bytes };
     let condition = fulfillment(&mut der, depth_max, &mut signatures)?;
     der.rest.is_empty().then_some(Fulfillment {
@@ -443,7 +447,7 @@ fn decode(bytes: &[u8], depth_max: usize) -> Option<Fulfillment> {
 fn fulfillment(
     der: &mut Der<'_>,
     levels_left: usize,
-    signatures: &mut Vec<(PublicKey, [u8; 64])>,
+    signatures: &mut Signatures,
 ) -> Option<Condition> {
     let levels_left = levels_left.checked_sub(1)?;
     let (tag, contents) = der.any()?;

@@ -444,7 +444,7 @@ mod tests {
         message: [u8; 32],
     ) -> Transaction {
         let mut transaction = template.clone();
-        transaction.inputs[0].fulfillment.signatures = vec![(PublicKey(key), signature)];
+        transaction.inputs[0].fulfillment.signatures = [(PublicKey(key), signature)].into();
         transaction.inputs[0].message = message;
         transaction
     }

@@ -845,7 +845,7 @@ fn a_parser_remembers_keys_without_mixing_them_up() {
                 .output(1, &key)
                 .signed_text(&[&key]);
             let read = parser.parse(Bytes::from(text.unwrap())).unwrap();
-            assert_eq!(read.outputs()[0].public_keys, [key.public_key()]);
+            assert_eq!(read.outputs()[0].public_keys[..], [key.public_key()]);
             assert_eq!(read.outputs()[0].condition, Details::from(&key).condition());
         }
     }

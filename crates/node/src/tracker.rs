@@ -422,7 +422,7 @@ impl Keys {
         };
         let amount = output.amount.units();
         let mint = config.mint.min(amount);
-        if mint == 0 || output.public_keys != [own] {
+        if mint == 0 || output.public_keys[..] != [own] {
             return Ok(());
         }
         let mut draft = Draft::transfer(token)

@@ -108,12 +108,14 @@ impl Committer {
             metrics::gauge!("daybook_height").set(block.block.header.height.0 as f64);
             self.shared.hub.publish(block.clone());
         }
+        let assets = answers.iter().filter_map(|answer| match answer {
+            Answer::Asset(id, ..) => Some(*id),
+            _ => None,
+        });
+        self.shared.pending.remove_all(assets);
         for answer in answers {
             match answer {
-                Answer::Asset(id, ticket, outcome) => {
-                    self.shared.pending.remove(&id);
-                    ticket.settle(outcome);
-                }
+                Answer::Asset(_, ticket, outcome) => ticket.settle(outcome),
                 Answer::Tracker(ticket, answer) => self.shared.queue.answer(ticket, answer),
                 Answer::Consortium(ticket, answer) => ticket.settle(answer),
                 // Who asked may have gone.

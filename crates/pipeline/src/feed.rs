@@ -6,7 +6,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use daybook_ledger::{Transaction, Verified, consortium, tracker};
+use daybook_ledger::{Input, Transaction, Verified, consortium, tracker};
 use daybook_order::Feed;
 use tokio::sync::oneshot;
 
@@ -39,6 +39,14 @@ pub(crate) enum Candidate {
 }
 
 impl Candidate {
+    /// The inputs of an asset transaction.
+    pub(crate) fn inputs(&self) -> &[Input] {
+        match self {
+            Candidate::Asset { transaction, .. } => transaction.inputs(),
+            _ => &[],
+        }
+    }
+
     /// Bytes that it takes in a block, roughly.
     fn bytes(&self) -> usize {
         match self {

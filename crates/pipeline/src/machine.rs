@@ -440,6 +440,9 @@ impl LedgerMachine {
     ) -> Result<(), Broken> {
         self.on_state(changes, allowance, |machine, overlay, committed| {
             let is_asset = |next: &mut Candidate| matches!(next, Candidate::Asset { .. });
+            let next = candidates.iter().take(APPLY_CANDIDATES_MAX);
+            let inputs = next.flat_map(Candidate::inputs);
+            committed.prefetch(inputs.filter_map(|input| input.spends.as_ref()));
             for _ in 0..APPLY_CANDIDATES_MAX {
                 let Some(Candidate::Asset {
                     transaction,
@@ -598,7 +601,7 @@ impl LedgerMachine {
         candidates: &mut VecDeque<Candidate>,
         building: &mut Building,
     ) -> Result<Changes, Broken> {
-        let mut changes = Changes::default();
+        let mut changes = Changes::with_capacity(candidates.len());
         if !self.expire(building)? {
             return Ok(changes);
         }

@@ -1,7 +1,7 @@
 //! The running node: its parts, its threads and its handle.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{
         Arc, OnceLock,
@@ -476,33 +476,37 @@ impl Drop for FailOnPanic {
 
 /// Transactions that wait for their block, by id. Several submissions may carry the same one.
 #[derive(Default)]
-pub(crate) struct Pending {
-    shards: [Mutex<Shard>; 16],
-}
+pub(crate) struct Pending(Mutex<HashMap<TransactionId, u32, IdHash>>);
 
-type Shard = HashMap<TransactionId, u32, IdHash>;
+/// Transactions that leave under one hold of the lock, which verifiers wait for.
+const LEAVING_MAX: usize = 256;
 
 impl Pending {
-    pub(crate) fn insert(&self, id: TransactionId) {
-        *self.shard(&id).lock().entry(id).or_insert(0) += 1;
+    /// Takes in those of a batch together: the lock goes from one processor to the other as seldom as can
+    /// be.
+    pub(crate) fn insert_all(&self, ids: impl Iterator<Item = TransactionId>) {
+        let mut waiting = self.0.lock();
+        for id in ids {
+            *waiting.entry(id).or_insert(0) += 1;
+        }
     }
 
-    pub(crate) fn remove(&self, id: &TransactionId) {
-        let mut shard = self.shard(id).lock();
-        if let Some(count) = shard.get_mut(id) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(id);
+    pub(crate) fn remove_all(&self, ids: impl Iterator<Item = TransactionId>) {
+        let mut ids = ids.peekable();
+        while ids.peek().is_some() {
+            let mut waiting = self.0.lock();
+            for id in ids.by_ref().take(LEAVING_MAX) {
+                if let Entry::Occupied(mut count) = waiting.entry(id) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
+                }
             }
         }
     }
 
     fn contains(&self, id: &TransactionId) -> bool {
-        self.shard(id).lock().contains_key(id)
-    }
-
-    fn shard(&self, id: &TransactionId) -> &Mutex<Shard> {
-        // The first bytes place an id within its shard.
-        &self.shards[usize::from(id.0[31] & 15)]
+        self.0.lock().contains_key(id)
     }
 }

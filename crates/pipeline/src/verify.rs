@@ -301,9 +301,10 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
     let mut candidates = Vec::with_capacity(verified.len());
     let mut verified = verified.into_iter().zip(tickets.drain(..)).peekable();
     let allowance = Allowance::new(HISTORY_BYTES_MAX);
+    let mut passed = Vec::with_capacity(VIEW_TRANSACTIONS_MAX);
     while verified.peek().is_some() {
         let mut view = None;
-        for (transaction, mut ticket) in verified.by_ref().take(VIEW_TRANSACTIONS_MAX) {
+        for (transaction, ticket) in verified.by_ref().take(VIEW_TRANSACTIONS_MAX) {
             let refused = match &transaction {
                 Ok(_) if ticket.door == Door::Bulk => None,
                 proven => {
@@ -338,19 +339,22 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
                         }
                     });
                 }
-                (Ok(transaction), None) => {
-                    let id = transaction.id();
-                    shared.pending.insert(id);
-                    if ticket.acknowledge == Acknowledge::Accepted {
-                        ticket.answer(Outcome::Accepted { id });
-                    }
-                    candidates.push(Candidate::Asset {
-                        transaction: Arc::new(transaction),
-                        ticket,
-                    });
-                }
+                (Ok(transaction), None) => passed.push((Arc::new(transaction), ticket)),
                 (Err(_), None) => unreachable!("an unproven transaction is always refused"),
             }
+        }
+        drop(view);
+        let ids = passed.iter().map(|(transaction, _)| transaction.id());
+        shared.pending.insert_all(ids);
+        for (transaction, mut ticket) in passed.drain(..) {
+            if ticket.acknowledge == Acknowledge::Accepted {
+                let id = transaction.id();
+                ticket.answer(Outcome::Accepted { id });
+            }
+            candidates.push(Candidate::Asset {
+                transaction,
+                ticket,
+            });
         }
     }
     candidates

@@ -490,7 +490,7 @@ async fn a_payout_and_its_transfer_stand_side_by_side() {
     let entries = house.entries(position.height.0);
     let transfer = entries[position.index as usize - 1].as_asset().unwrap();
     assert_eq!(paid.transfer(), Some(transfer.id()));
-    assert_eq!(transfer.outputs()[0].public_keys, [purse.public_key()]);
+    assert_eq!(transfer.outputs()[0].public_keys[..], [purse.public_key()]);
     assert_eq!(transfer.outputs()[0].amount.units(), 1_200);
     let Fact::Payout(fact) = &paid.records()[0].fact else {
         panic!("{paid:?}");

@@ -21,7 +21,7 @@ use crate::{
     Tip,
     disk::{Disk, File},
     error::{At, StoreError},
-    unspent::{ENTRY_BYTES, LOOK_AHEAD, UnspentTable, read_entry},
+    unspent::{ENTRY_BYTES, PREFETCH_OUTPUTS, UnspentTable, read_entry},
 };
 
 const VERSION: u8 = 1;
@@ -234,13 +234,14 @@ pub(crate) fn load(
             return Err(wrong("the checksum of a piece is wrong"));
         }
         let (entries, _) = piece.as_chunks::<ENTRY_BYTES>();
-        for (at, entry) in entries.iter().enumerate() {
-            if let Some((ahead, _)) = entries.get(at + LOOK_AHEAD).and_then(read_entry) {
-                table.prefetch(&ahead);
-            }
-            let (output, unspent) = read_entry(entry).ok_or_else(|| wrong("an amount is wrong"))?;
-            if !table.insert(&output, unspent) {
-                return Err(wrong("an output appears twice"));
+        for entries in entries.chunks(PREFETCH_OUTPUTS) {
+            let outputs: Option<Vec<_>> = entries.iter().map(read_entry).collect();
+            let outputs = outputs.ok_or_else(|| wrong("an amount is wrong"))?;
+            table.prefetch(outputs.iter().map(|(output, _)| output));
+            for (output, unspent) in &outputs {
+                if !table.insert(output, *unspent) {
+                    return Err(wrong("an output appears twice"));
+                }
             }
         }
         offset += 8 + piece.len() as u64;

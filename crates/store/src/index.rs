@@ -46,6 +46,8 @@ const SEALED_TABLES_MAX: usize = 3;
 /// may walk hundreds of keys side by side. Also those taken from a table in memory under one hold of its
 /// lock, which the next commit waits for.
 const VALUES_AT_ONCE: u64 = 512;
+/// Stands where a run that is merged has come to its end: behind every key, whose last bits are zero.
+const ENDED: (u64, u64) = (u64::MAX, u64::MAX);
 /// Bytes of the manifest before the list of runs, and of each run in it.
 const MANIFEST_HEADER_BYTES: usize = 80;
 const MANIFEST_RUN_BYTES: usize = 32;
@@ -185,9 +187,7 @@ impl Index {
     pub(crate) fn add(&self, height: Height, entries: &[(u64, u64)]) -> usize {
         let tables = self.shared.tables.write();
         let mut active = tables.active.write();
-        for (key, value) in entries {
-            active.insert(*key, *value);
-        }
+        active.insert_all(entries);
         active.to = height;
         active.len()
     }
@@ -196,14 +196,13 @@ impl Index {
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         self.wait_until(SEALED_TABLES_MAX - 1)?;
         let mut tables = self.shared.tables.write();
-        let (from, to) = {
+        let next = {
             let active = tables.active.read();
-            (active.from, active.to)
+            if active.to < active.from {
+                return Ok(());
+            }
+            Arc::new(RwLock::new(active.successor()))
         };
-        if to < from {
-            return Ok(());
-        }
-        let next = Arc::new(RwLock::new(Memtable::new(to)));
         let table = std::mem::replace(&mut tables.active, next);
         let mut sealed = Sealed::clone(&tables.sealed);
         sealed.tables.push(table);
@@ -498,19 +497,22 @@ impl Shared {
             .collect();
         let mut heads = Vec::with_capacity(cursors.len());
         for cursor in &mut cursors {
-            heads.push(cursor.peek()?);
+            heads.push(cursor.next()?.unwrap_or(ENDED));
         }
-        let mut pushed: u64 = 0;
-        // Four heads are compared faster than a heap is kept.
-        while let Some(least) = (0..heads.len())
-            .filter(|at| heads[*at].is_some())
-            .min_by_key(|at| heads[*at])
-        {
-            let (key, value) = heads[least].expect("only heads that are there were compared");
+        for pushed in 0..facts.entries {
+            // Four heads are compared faster than a heap is kept. Of equal keys the older run comes first,
+            // and so the values ascend.
+            let mut least = 0;
+            for at in 1..heads.len() {
+                least = if heads[at].0 < heads[least].0 {
+                    at
+                } else {
+                    least
+                };
+            }
+            let (key, value) = heads[least];
             writer.push(key, value)?;
-            cursors[least].step();
-            heads[least] = cursors[least].peek()?;
-            pushed += 1;
+            heads[least] = cursors[least].next()?.unwrap_or(ENDED);
             if pushed.is_multiple_of(1 << 16) && self.stopping() {
                 // The next start removes the unfinished file.
                 return Ok(());

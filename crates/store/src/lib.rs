@@ -19,6 +19,7 @@ mod index;
 mod log;
 mod open;
 mod place;
+mod prefetch;
 mod search;
 mod store;
 mod text;

@@ -13,6 +13,8 @@ use std::hash::{BuildHasher, RandomState};
 use daybook_ledger::{Amount, Lock, OutputRef, TransactionId, Unspent};
 use memmap2::MmapMut;
 
+use crate::prefetch::prefetch;
+
 /// Bytes of an entry: id, index (u16), amount (u64), lock.
 pub(crate) const ENTRY_BYTES: usize = 74;
 /// Entries of a chunk: 288 KiB, copied in tens of microseconds.
@@ -47,6 +49,8 @@ pub(crate) struct UnspentTable {
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Bucket([u32; BUCKET_WORDS]);
+
+const EMPTY_BUCKET: Bucket = Bucket([EMPTY; BUCKET_WORDS]);
 
 #[derive(Default)]
 struct Shard {
@@ -123,14 +127,30 @@ impl UnspentTable {
     }
 
     /// Brings what [`UnspentTable::get`], [`UnspentTable::insert`] and [`UnspentTable::remove`] look at
-    /// first closer to the processor: a few outputs ahead, the memory's delays overlap.
-    pub(crate) fn prefetch(&self, output: &OutputRef) {
-        let Some(key) = key_of(output) else { return };
-        let hash = self.hash(&key);
-        let shard = &self.shards[hash.shard];
-        for bucket in shard.places(hash) {
-            if let Some(bucket) = shard.buckets.get(bucket) {
-                prefetch(bucket);
+    /// closer to the processor: the memory's delays overlap instead of adding up. Takes the first
+    /// [`PREFETCH_OUTPUTS`]: of more, those that come first would be gone again when they are asked for.
+    pub(crate) fn prefetch<'o>(&self, outputs: impl Iterator<Item = &'o OutputRef>) {
+        // What a look-up reads one after the other is asked for in rounds over all outputs.
+        let outputs = outputs.take(PREFETCH_OUTPUTS);
+        let hashes = outputs.filter_map(key_of).map(|key| {
+            let hash = self.hash(&key);
+            prefetch(&self.shards[hash.shard]);
+            hash
+        });
+        let hashes: Vec<Hash> = hashes.collect();
+        for hash in &hashes {
+            let shard = &self.shards[hash.shard];
+            for bucket in shard.places(*hash) {
+                if let Some(bucket) = shard.buckets.get(bucket) {
+                    prefetch(bucket);
+                }
+            }
+        }
+        for hash in &hashes {
+            for (_, _, slot) in self.shards[hash.shard].candidates(*hash) {
+                let entry = self.entry(slot);
+                prefetch(&entry[0]);
+                prefetch(&entry[ENTRY_BYTES - 1]);
             }
         }
     }
@@ -264,25 +284,8 @@ impl UnspentTable {
 
     /// Bucket, word and entry of a key.
     fn find(&self, key: &[u8; 34], hash: Hash) -> Option<(usize, usize, u32)> {
-        let shard = &self.shards[hash.shard];
-        if shard.buckets.is_empty() {
-            return None;
-        }
-        let wanted = shard.tagged(hash.tag, 0);
-        let mask = !shard.slot_mask();
-        for bucket in shard.places(hash) {
-            let words = &shard.buckets[bucket].0;
-            for (at, word) in words.iter().enumerate() {
-                // The tag may be zero, or no bits wide, so an empty word is told by itself.
-                if word & mask == wanted && *word != EMPTY {
-                    let slot = (word & !mask) - 1;
-                    if self.entry(slot)[..34] == *key {
-                        return Some((bucket, at, slot));
-                    }
-                }
-            }
-        }
-        None
+        let mut candidates = self.shards[hash.shard].candidates(hash);
+        candidates.find(|(_, _, slot)| self.entry(*slot)[..34] == *key)
     }
 
     /// Enters a key that is not there.
@@ -348,7 +351,7 @@ impl UnspentTable {
         let words: Vec<u32> = words.collect();
         'larger: loop {
             self.shards[at] = Shard {
-                buckets: vec![Bucket([EMPTY; BUCKET_WORDS]); buckets].into_boxed_slice(),
+                buckets: vec![EMPTY_BUCKET; buckets].into_boxed_slice(),
                 taken: 0,
                 slot_bits: old.slot_bits,
             };
@@ -368,6 +371,20 @@ impl UnspentTable {
     }
 }
 
+impl Bucket {
+    /// Which of its words have a tag, one bit each.
+    fn tagged(&self, mask: u32, wanted: u32) -> u32 {
+        // All words side by side, without a branch. The tag may be zero, or no bits wide, so an empty word
+        // is told by itself.
+        let mut bits = [0; BUCKET_WORDS];
+        for (at, word) in self.0.iter().enumerate() {
+            let is_tagged = (word & mask == wanted) & (*word != EMPTY);
+            bits[at] = u32::from(is_tagged) << at;
+        }
+        bits.iter().fold(0, |all, bit| all | bit)
+    }
+}
+
 impl Shard {
     fn slot_mask(&self) -> u32 {
         ((1_u64 << self.slot_bits) - 1) as u32
@@ -381,6 +398,22 @@ impl Shard {
     fn places(&self, hash: Hash) -> [usize; 2] {
         let reduce = |half: u32| ((u64::from(half) * self.buckets.len() as u64) >> 32) as usize;
         [reduce(hash.first), reduce(hash.second)]
+    }
+
+    /// Bucket, word and entry of each word that has a key's tag: nearly always of that key alone.
+    fn candidates(&self, hash: Hash) -> impl Iterator<Item = (usize, usize, u32)> {
+        let wanted = self.tagged(hash.tag, 0);
+        let mask = !self.slot_mask();
+        self.places(hash).into_iter().flat_map(move |place| {
+            let bucket = self.buckets.get(place).unwrap_or(&EMPTY_BUCKET);
+            let mut tagged = bucket.tagged(mask, wanted);
+            std::iter::from_fn(move || {
+                let at = tagged.trailing_zeros() as usize;
+                let word = bucket.0.get(at)?;
+                tagged &= tagged - 1;
+                Some((place, at, (word & !mask) - 1))
+            })
+        })
     }
 
     fn put(&mut self, hash: Hash, slot: u32) -> bool {
@@ -443,21 +476,11 @@ fn slab() -> MmapMut {
     slab
 }
 
-/// Asks for a cache line without waiting for it.
-fn prefetch<T>(place: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 processor has the instruction, and it reads nothing the program sees.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
+/// Outputs that [`UnspentTable::prefetch`] brings near at once: some 80 KB of cache lines.
+pub(crate) const PREFETCH_OUTPUTS: usize = 256;
 
-/// Outputs to look ahead with [`UnspentTable::prefetch`] in a loop: as many cache misses as a
-/// processor keeps under way.
-pub(crate) const LOOK_AHEAD: usize = 6;
+/// Entries to look ahead in a loop: as many cache misses as a processor keeps under way.
+const LOOK_AHEAD: usize = 6;
 
 /// Reads a packed entry; `None` when its amount can be in no ledger.
 pub(crate) fn read_entry(entry: &[u8; ENTRY_BYTES]) -> Option<(OutputRef, Unspent)> {

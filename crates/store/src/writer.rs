@@ -14,7 +14,7 @@ use crate::{
     open::Folders,
     place::Place,
     store::Shared,
-    unspent::LOOK_AHEAD,
+    unspent::PREFETCH_OUTPUTS,
 };
 
 /// The writing side: there is one.
@@ -185,10 +185,13 @@ impl Writer {
         };
         {
             let mut state = self.shared.state.write();
-            let mut ahead = changes.outputs.keys().skip(LOOK_AHEAD);
-            for (output, unspent) in &changes.outputs {
-                if let Some(output) = ahead.next() {
-                    state.table.prefetch(output);
+            for (number, (output, unspent)) in changes.outputs.iter().enumerate() {
+                if number.is_multiple_of(PREFETCH_OUTPUTS) {
+                    let end = changes.outputs.len().min(number + PREFETCH_OUTPUTS);
+                    let next = changes.outputs.get_range(number..end);
+                    state
+                        .table
+                        .prefetch(next.into_iter().flat_map(|next| next.keys()));
                 }
                 let taken = match unspent {
                     Some(unspent) => state.table.insert(output, *unspent),

@@ -1,6 +1,7 @@
 //! Transactions of the asset ledger, read from text and sound by themselves.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
     Amount, AssetId, Lock, OutputRef, PublicKey, Rejection, RejectionClass, TransactionId,
@@ -41,13 +42,16 @@ pub enum Operation {
     Decompose,
 }
 
+/// Public keys in a client's order. One is the common case, and stands where it is named.
+pub type Keys = SmallVec<[PublicKey; 1]>;
+
 /// One input.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// The output it spends; `None` in a CREATE.
     pub spends: Option<OutputRef>,
     /// The owners that the client named; informative.
-    pub owners_before: Vec<PublicKey>,
+    pub owners_before: Keys,
     /// What opens the condition.
     pub fulfillment: Fulfillment,
     /// The 32 bytes that every signature of this input covers (section 4.4).
@@ -62,7 +66,7 @@ pub struct Output {
     /// Who may spend it.
     pub condition: Condition,
     /// The keys of the condition, in the client's order: what the output is listed under.
-    pub public_keys: Vec<PublicKey>,
+    pub public_keys: Keys,
     /// The commitment to asset and condition under which the output is kept unspent: to
     /// [`Transaction::asset`] and the condition's fingerprint.
     pub lock: Lock,

@@ -8,8 +8,11 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
-use super::{Input, Operation, Output, Rules, Span, Transaction, Version, known_keys::KnownKeys};
+use super::{
+    Input, Keys, Operation, Output, Rules, Span, Transaction, Version, known_keys::KnownKeys,
+};
 use crate::{
     Amount, AssetId, Lock, OutputRef, PublicKey, TransactionId, canonical,
     condition::{self, Condition, ConditionDer, ED25519_COST, Fulfillment, THRESHOLD_MAX},
@@ -41,7 +44,7 @@ const FORM_DEPTH: usize = 5;
 /// What the `asset` or `assets` member holds.
 #[derive(Default)]
 struct Assets {
-    ids: Vec<AssetId>,
+    ids: SmallVec<[AssetId; 1]>,
     data: Vec<Span>,
     /// Entries with data, JSON null counted too.
     entries: usize,
@@ -151,7 +154,7 @@ pub(super) fn read(
         };
     let consumed = match operation {
         Operation::Create | Operation::Transfer => Vec::new(),
-        Operation::Compose | Operation::Decompose => assets.ids,
+        Operation::Compose | Operation::Decompose => assets.ids.into_vec(),
     };
     Some(Read {
         transaction: Transaction {
@@ -211,7 +214,7 @@ fn check_operation(
                 && assets.nulls == 0
                 && assets.ids.len() == 1
                 && outputs.len() == strings
-                && outputs.iter().all(|output| output.public_keys == [owner])
+                && outputs.iter().all(|output| output.public_keys[..] == [owner])
         }
     };
     holds.then_some(())
@@ -364,9 +367,9 @@ fn read_input(
                 threshold: false,
                 cost: ED25519_COST,
             },
-            signatures: vec![(key, signature)],
+            signatures: smallvec![(key, signature)],
         });
-    let mut owners_before = vec![first.key];
+    let mut owners_before = smallvec![first.key];
     while at.skip(b",") {
         owners_before.push(keys.get(at.plain()?)?.key);
     }
@@ -416,7 +419,7 @@ fn read_output(
     };
 
     at.literal(b"},\"public_keys\":[")?;
-    let mut public_keys = Vec::with_capacity(1);
+    let mut public_keys = Keys::new();
     loop {
         public_keys.push(keys.get(at.plain()?)?.key);
         if !at.skip(b",") {
@@ -424,7 +427,7 @@ fn read_output(
         }
     }
     at.literal(b"]}")?;
-    if public_keys != scratch.keys {
+    if public_keys[..] != scratch.keys[..] {
         sorted_set(&mut scratch.owners, public_keys.iter().copied());
         scratch.keys.sort_unstable();
         scratch.keys.dedup();

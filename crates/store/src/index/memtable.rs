@@ -3,11 +3,14 @@
 use daybook_ledger::Height;
 
 use super::key::KEY_MASK;
+use crate::prefetch::prefetch;
 
 /// No entry.
 const NONE: u32 = u32::MAX;
 /// Places of the smallest table.
 const HEADS_MIN: usize = 1_024;
+/// Entries whose places are brought near at once.
+const PREFETCH_ENTRIES: usize = 64;
 
 /// Entries in the order they came, those of one key chained from the newest back.
 pub(crate) struct Memtable {
@@ -44,9 +47,37 @@ impl Memtable {
         }
     }
 
+    /// An empty table that goes on behind this one, with room for as much.
+    pub(crate) fn successor(&self) -> Memtable {
+        Memtable {
+            entries: Vec::with_capacity(self.entries.len()),
+            heads: vec![NONE; HEADS_MIN.max((self.keys * 2).next_power_of_two())],
+            ..Memtable::new(self.to)
+        }
+    }
+
     /// Entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Adds entries, key and value each; values of a key come in ascending order.
+    pub(crate) fn insert_all(&mut self, entries: &[(u64, u64)]) {
+        for entries in entries.chunks(PREFETCH_ENTRIES) {
+            // What an insertion reads one after the other is asked for in rounds over all of them.
+            for (key, _) in entries {
+                prefetch(&self.heads[self.first_place(*key)]);
+            }
+            for (key, _) in entries {
+                let head = self.heads[self.first_place(*key)];
+                if let Some(entry) = self.entries.get(head as usize) {
+                    prefetch(entry);
+                }
+            }
+            for (key, value) in entries {
+                self.insert(*key, *value);
+            }
+        }
     }
 
     /// Adds an entry; values of a key come in ascending order.
@@ -92,14 +123,18 @@ impl Memtable {
     /// Where the key's newest entry is noted, or would be.
     fn place(&self, key: u64) -> usize {
         let mask = self.heads.len() - 1;
-        // The low bits of keys are zero.
-        let mut place = (key >> KEY_MASK.trailing_zeros()) as usize & mask;
+        let mut place = self.first_place(key);
         loop {
             match self.entries.get(self.heads[place] as usize) {
                 Some(entry) if entry.key != key => place = (place + 1) & mask,
                 _ => return place,
             }
         }
+    }
+
+    fn first_place(&self, key: u64) -> usize {
+        // The low bits of keys are zero.
+        (key >> KEY_MASK.trailing_zeros()) as usize & (self.heads.len() - 1)
     }
 
     fn grow(&mut self) {

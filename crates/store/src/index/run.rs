@@ -299,17 +299,18 @@ impl Run {
     /// A page's entries, its checksum checked.
     fn page(&self, page: u64) -> Result<Page<'_>, StoreError> {
         let start = (1 + page as usize) * PAGE_BYTES;
-        let bytes = &self.map[start..start + PAGE_BYTES];
-        let (entries, trailer) = bytes.split_at(PAGE_ENTRY_BYTES);
+        let bytes: &[u8; PAGE_BYTES] = self.map[start..start + PAGE_BYTES]
+            .try_into()
+            .expect("the slice is one page long");
         let crc = crc32c::crc32c(&bytes[..PAGE_BYTES - 4]);
         let in_page = self.facts.page_entries();
         let count = (self.facts.entries - page * in_page).min(in_page);
-        if trailer != page_trailer(page, count as u32, crc) {
+        if bytes[PAGE_ENTRY_BYTES..] != page_trailer(page, count as u32, crc) {
             let what = "the checksum of a page of entries is wrong";
             return Err(StoreError::damaged(&self.path, start as u64, what));
         }
         Ok(Page {
-            entries,
+            bytes,
             count,
             value_bytes: self.facts.value_bytes(),
             first_value: self.facts.first_value(),
@@ -377,7 +378,7 @@ impl EntrySum {
 /// The entries of a page as they lie in the file.
 #[derive(Clone, Copy)]
 struct Page<'r> {
-    entries: &'r [u8],
+    bytes: &'r [u8; PAGE_BYTES],
     count: u64,
     value_bytes: usize,
     first_value: u64,
@@ -386,17 +387,21 @@ struct Page<'r> {
 impl Page<'_> {
     fn key(&self, at: u64) -> u64 {
         let start = at as usize * (KEY_BYTES + self.value_bytes);
-        let mut word = [0; 8];
-        word[8 - KEY_BYTES..].copy_from_slice(&self.entries[start..start + KEY_BYTES]);
-        u64::from_le_bytes(word)
+        // The bytes behind the key are shifted out.
+        self.word(start) << (64 - 8 * KEY_BYTES)
     }
 
     fn value(&self, at: u64) -> u64 {
         let start = at as usize * (KEY_BYTES + self.value_bytes) + KEY_BYTES;
-        let mut word = [0; 8];
-        word[..self.value_bytes].copy_from_slice(&self.entries[start..start + self.value_bytes]);
+        let value = self.word(start) & (u64::MAX >> (64 - 8 * self.value_bytes));
         // The checksum vouches for the bytes, so the sum is what was written.
-        self.first_value.wrapping_add(u64::from_le_bytes(word))
+        self.first_value.wrapping_add(value)
+    }
+
+    /// The eight bytes from `start` on: behind the last entry is the page's trailer.
+    fn word(&self, start: usize) -> u64 {
+        let bytes = self.bytes[start..].first_chunk();
+        u64::from_le_bytes(*bytes.expect("an entry is followed by the trailer"))
     }
 
     fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
@@ -438,8 +443,8 @@ impl Cursor {
         }
     }
 
-    /// The entry under the cursor.
-    pub(crate) fn peek(&mut self) -> Result<Option<(u64, u64)>, StoreError> {
+    /// The next entry; `None` behind the last.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, u64)>, StoreError> {
         if self.at == self.entries.len() {
             if self.page == self.run.facts.pages() {
                 return Ok(None);
@@ -449,12 +454,8 @@ impl Cursor {
             self.page += 1;
             self.at = 0;
         }
-        Ok(self.entries.get(self.at).copied())
-    }
-
-    /// Steps on.
-    pub(crate) fn step(&mut self) {
         self.at += 1;
+        Ok(Some(self.entries[self.at - 1]))
     }
 }
 
@@ -463,9 +464,16 @@ pub(crate) struct RunWriter {
     path: PathBuf,
     file: Arc<dyn File>,
     facts: Facts,
+    /// What follows from the facts and is asked for every entry.
+    first_value: u64,
+    value_bytes: usize,
+    page_entries: usize,
+    filter_blocks: u64,
     written: u64,
     entries: Area,
-    page: Vec<u8>,
+    /// The page under way, and how many entries it has.
+    page: Box<[u8; PAGE_BYTES]>,
+    in_page: usize,
     fences: Vec<u8>,
     filter: Area,
     blocks: Vec<u8>,
@@ -492,12 +500,17 @@ impl RunWriter {
             path: path.to_owned(),
             file,
             facts,
+            first_value: facts.first_value(),
+            value_bytes: facts.value_bytes(),
+            page_entries: facts.page_entries() as usize,
+            filter_blocks: facts.blocks(),
             written: 0,
             entries: Area {
                 offset: PAGE_BYTES as u64,
                 buffer: Vec::new(),
             },
-            page: Vec::with_capacity(PAGE_BYTES),
+            page: Box::new([0; PAGE_BYTES]),
+            in_page: 0,
             fences: Vec::new(),
             filter: Area {
                 offset: facts.filter_start(),
@@ -519,7 +532,7 @@ impl RunWriter {
             self.written < self.facts.entries,
             "the writer was told how many entries there are"
         );
-        if self.page.is_empty() {
+        if self.in_page == 0 {
             self.fences.extend_from_slice(&key.to_le_bytes());
         }
         assert_eq!(
@@ -527,27 +540,34 @@ impl RunWriter {
             0,
             "a key is a hash as long as entries keep"
         );
-        let (first, width) = (self.facts.first_value(), self.facts.value_bytes());
-        let value = value.checked_sub(first).map(u64::to_le_bytes);
-        let value = value.filter(|value| value[width..].iter().all(|byte| *byte == 0));
-        let value = value.expect("a position lies in the run's heights");
-        self.page
-            .extend_from_slice(&key.to_le_bytes()[8 - KEY_BYTES..]);
-        self.page.extend_from_slice(&value[..width]);
+        let value = value
+            .checked_sub(self.first_value)
+            .filter(|value| *value <= u64::MAX >> (64 - 8 * self.value_bytes))
+            .expect("a position lies in the run's heights");
+        // Whole words: what they write too much is overwritten by the next entry, or by the page's end.
+        let start = self.in_page * (KEY_BYTES + self.value_bytes);
+        self.put_word(start, key >> (64 - 8 * KEY_BYTES));
+        self.put_word(start + KEY_BYTES, value);
         self.written += 1;
-        if self.written.is_multiple_of(self.facts.page_entries()) {
+        self.in_page += 1;
+        if self.in_page == self.page_entries {
             self.end_page()?;
         }
         // A key's block follows from its first bits, so blocks fill in the order of the entries.
-        let block = reduce(key, self.facts.blocks());
+        let block = reduce(key, self.filter_blocks);
         while self.filter_page < block / PAGE_BLOCKS as u64 {
             self.end_filter_page()?;
         }
         let start = (block % PAGE_BLOCKS as u64) as usize * BLOCK_BYTES;
+        let block = &mut self.blocks[start..start + BLOCK_BYTES];
         for bit in probes(key) {
-            self.blocks[start + bit / 8] |= 1 << (bit % 8);
+            block[bit / 8] |= 1 << (bit % 8);
         }
         Ok(())
+    }
+
+    fn put_word(&mut self, start: usize, word: u64) {
+        self.page[start..start + 8].copy_from_slice(&word.to_le_bytes());
     }
 
     /// Writes what is left and makes the file durable under its present name.
@@ -556,7 +576,7 @@ impl RunWriter {
             self.written, self.facts.entries,
             "the writer was told how many entries there are"
         );
-        if !self.page.is_empty() {
+        if self.in_page > 0 {
             self.end_page()?;
         }
         while self.filter_page < self.facts.filter_pages() {
@@ -581,16 +601,15 @@ impl RunWriter {
     }
 
     fn end_page(&mut self) -> Result<(), StoreError> {
-        let in_page = self.facts.page_entries();
-        let number = (self.written - 1) / in_page;
-        let count = self.written - number * in_page;
-        self.page.resize(PAGE_ENTRY_BYTES, 0);
-        let trailer = page_trailer(number, count as u32, 0);
-        self.page.extend_from_slice(&trailer[..12]);
-        let crc = crc32c::crc32c(&self.page);
-        self.page.extend_from_slice(&crc.to_le_bytes());
-        self.entries.buffer.extend_from_slice(&self.page);
-        self.page.clear();
+        let number = (self.written - 1) / self.page_entries as u64;
+        let end = self.in_page * (KEY_BYTES + self.value_bytes);
+        self.page[end..].fill(0);
+        let trailer = page_trailer(number, self.in_page as u32, 0);
+        self.page[PAGE_ENTRY_BYTES..].copy_from_slice(&trailer);
+        let crc = crc32c::crc32c(&self.page[..PAGE_BYTES - 4]);
+        self.page[PAGE_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+        self.entries.buffer.extend_from_slice(&self.page[..]);
+        self.in_page = 0;
         Self::drain(
             &mut self.entries,
             &mut self.unsynced,

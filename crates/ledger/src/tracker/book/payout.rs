@@ -171,7 +171,7 @@ impl PayoutPlan {
         let lock = |key: &PublicKey| Lock::new(&self.token, &Condition::of_key(key).fingerprint);
         let mut pairs = paid.iter().zip(&planned);
         let astray = |(output, (key, _)): &(&Output, &(PublicKey, u64))| {
-            output.lock != lock(key) || output.public_keys != [*key]
+            output.lock != lock(key) || output.public_keys[..] != [*key]
         };
         if transfer.asset() != self.token {
             Err("the payout moves another asset than the tracker's token".into())
