@@ -214,7 +214,9 @@ fn check_operation(
                 && assets.nulls == 0
                 && assets.ids.len() == 1
                 && outputs.len() == strings
-                && outputs.iter().all(|output| output.public_keys[..] == [owner])
+                && outputs
+                    .iter()
+                    .all(|output| output.public_keys[..] == [owner])
         }
     };
     holds.then_some(())
