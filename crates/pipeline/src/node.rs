@@ -278,7 +278,7 @@ impl Node {
             permit,
             bytes,
         };
-        let work = Work::Tracker(TrackerSubmission { request, ticket });
+        let work = Work::Tracker(Box::new(TrackerSubmission { request, ticket }));
         self.shared.queue.push([work]);
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use daybook_ledger::{
     Parser, Rules, SignatureChecker, Transaction, consortium, decide, decide_unproven,
     tracker::{Proven, Prover, Settings},
@@ -52,8 +53,9 @@ pub(crate) struct Queue {
 pub(crate) enum Work {
     /// Parses and verifies a transaction of the asset ledger.
     Asset(Submission),
-    /// Proves a request to the tracker.
-    Tracker(TrackerSubmission),
+    /// Proves a request to the tracker. In a box: it is twice as large as a transaction's place, and those are
+    /// many.
+    Tracker(Box<TrackerSubmission>),
     /// Proves a request to the consortium's book.
     Consortium(ConsortiumSubmission),
     /// Lets the tracker's settings through, in their place among the rest.
@@ -238,19 +240,23 @@ pub(crate) fn run(
 /// Does a batch of work; what is left of it waits for its block. Entries of different books keep no
 /// order among each other: they come over different connections.
 fn work_off(shared: &Shared, tools: &mut Tools, work: Vec<Work>) -> Vec<Candidate> {
-    let mut submissions = Vec::with_capacity(work.len());
+    let mut texts = Vec::with_capacity(work.len());
+    let mut tickets = Vec::with_capacity(work.len());
     let mut requests = Vec::new();
     let mut others = Vec::new();
     for work in work {
         match work {
-            Work::Asset(submission) => submissions.push(submission),
-            Work::Tracker(submission) => requests.push(submission),
+            Work::Asset(Submission { text, ticket }) => {
+                texts.push(text);
+                tickets.push(ticket);
+            }
+            Work::Tracker(submission) => requests.push(*submission),
             Work::Consortium(submission) => others.extend(prove_consortium(tools, submission)),
             Work::Configure(settings, done) => others.push(Candidate::Configure { settings, done }),
             Work::Tick => others.push(Candidate::Tick),
         }
     }
-    let mut candidates = verify(shared, tools, submissions);
+    let mut candidates = verify(shared, tools, texts, tickets);
     prove(tools, requests, &mut candidates);
     candidates.append(&mut others);
     candidates
@@ -295,8 +301,14 @@ fn prove(tools: &mut Tools, submissions: Vec<TrackerSubmission>, candidates: &mu
     }
 }
 
-fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> Vec<Candidate> {
-    let (transactions, mut tickets) = parse(&mut tools.parser, submissions);
+/// Verifies texts, each with its ticket. Those that pass wait for their block, the others are answered.
+fn verify(
+    shared: &Shared,
+    tools: &mut Tools,
+    texts: Vec<Bytes>,
+    tickets: Vec<Ticket>,
+) -> Vec<Candidate> {
+    let (transactions, mut tickets) = parse(&mut tools.parser, texts, tickets);
     let verified = tools.checker.verify(transactions, &mut tools.random);
     let mut candidates = Vec::with_capacity(verified.len());
     let mut verified = verified.into_iter().zip(tickets.drain(..)).peekable();
@@ -360,13 +372,13 @@ fn verify(shared: &Shared, tools: &mut Tools, submissions: Vec<Submission>) -> V
     candidates
 }
 
-fn parse(parser: &mut Parser, submissions: Vec<Submission>) -> (Vec<Transaction>, Vec<Ticket>) {
-    let mut transactions = Vec::with_capacity(submissions.len());
-    let mut tickets = Vec::with_capacity(submissions.len());
-    let (texts, posted): (Vec<_>, Vec<_>) = submissions
-        .into_iter()
-        .map(|Submission { text, ticket }| (text, ticket))
-        .unzip();
+fn parse(
+    parser: &mut Parser,
+    texts: Vec<Bytes>,
+    posted: Vec<Ticket>,
+) -> (Vec<Transaction>, Vec<Ticket>) {
+    let mut transactions = Vec::with_capacity(texts.len());
+    let mut tickets = Vec::with_capacity(texts.len());
     for (result, ticket) in parser.parse_batch(texts).into_iter().zip(posted) {
         match result {
             Ok(transaction) => {
