@@ -50,7 +50,7 @@ pub fn run(node: &str, file: &Path, ack: &str) {
                     .rposition(|byte| *byte == b'\n')
                     .map_or(0, |at| at + 1)
             };
-            // Each line of an answer has one of these marks, once.
+            // A line has at most one mark of a status, once: quotes in messages are escaped.
             let whole = &buffer[..end];
             committed += committed_mark.find_iter(whole).count();
             committed += accepted_mark.find_iter(whole).count();

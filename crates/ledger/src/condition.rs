@@ -36,7 +36,7 @@ pub struct Condition {
     pub cost: u64,
 }
 
-/// Signatures, each with the key it is of. One is the common case, and stands where it is named.
+/// Signatures, each with the key it is of. One is the common case and needs no allocation.
 pub type Signatures = SmallVec<[(PublicKey, [u8; 64]); 1]>;
 
 /// A decoded fulfillment.

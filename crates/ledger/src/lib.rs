@@ -38,6 +38,4 @@ pub use id::{AssetId, IdHash, IdHasher, NotAnId, OutputRef, TransactionId};
 pub use key::{NotAKey, PublicKey, SigningKey};
 pub use rejection::{Rejection, RejectionClass};
 pub use signature::{SignatureChecker, Unproven, Verified, verify_signatures};
-pub use transaction::{
-    Input, Keys, Limits, Operation, Output, Parser, Rules, Transaction, Version,
-};
+pub use transaction::{Input, Limits, Operation, Output, Parser, Rules, Transaction, Version};

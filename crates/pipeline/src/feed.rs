@@ -39,11 +39,11 @@ pub(crate) enum Candidate {
 }
 
 impl Candidate {
-    /// The inputs of an asset transaction.
-    pub(crate) fn inputs(&self) -> &[Input] {
+    /// The inputs of an asset transaction; `None` for anything else.
+    pub(crate) fn asset_inputs(&self) -> Option<&[Input]> {
         match self {
-            Candidate::Asset { transaction, .. } => transaction.inputs(),
-            _ => &[],
+            Candidate::Asset { transaction, .. } => Some(transaction.inputs()),
+            _ => None,
         }
     }
 

@@ -441,7 +441,7 @@ impl LedgerMachine {
         self.on_state(changes, allowance, |machine, overlay, committed| {
             let is_asset = |next: &mut Candidate| matches!(next, Candidate::Asset { .. });
             let next = candidates.iter().take(APPLY_CANDIDATES_MAX);
-            let inputs = next.flat_map(Candidate::inputs);
+            let inputs = next.map_while(Candidate::asset_inputs).flatten();
             committed.prefetch(inputs.filter_map(|input| input.spends.as_ref()));
             for _ in 0..APPLY_CANDIDATES_MAX {
                 let Some(Candidate::Asset {

@@ -15,6 +15,10 @@ use crate::{
     submission::{Acknowledge, Door, Outcome, Reply, Submission, Ticket},
 };
 
+/// Bytes of a refusal's reason that wait for a bulk sender: what it quotes from the transaction may be much
+/// longer, and a sender that reads slowly has thousands of them waiting.
+const DETAIL_BYTES_MAX: usize = 512;
+
 /// The sending half: one sender of many transactions. Outcomes come back in any order, each with its
 /// sender's tag.
 pub struct Submitter {
@@ -180,8 +184,11 @@ impl Slip {
         self.put(outcome);
     }
 
-    fn put(&mut self, outcome: Outcome) {
+    fn put(&mut self, mut outcome: Outcome) {
         self.answered = true;
+        if let Outcome::Rejected { rejection, .. } = &mut outcome {
+            shorten(&mut rejection.detail);
+        }
         let mut letters = self.mailbox.letters.lock();
         letters.push((self.tag, outcome));
         if letters.len() == 1 {
@@ -191,11 +198,45 @@ impl Slip {
     }
 }
 
+/// Cuts a reason that is too long to wait.
+fn shorten(detail: &mut String) {
+    if detail.len() <= DETAIL_BYTES_MAX {
+        return;
+    }
+    let mark = "\u{2026}";
+    detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX - mark.len()));
+    detail.push_str(mark);
+    detail.shrink_to_fit();
+}
+
 impl Drop for Slip {
     /// A submission that is dropped unanswered fell victim to a stop: its sender hears that.
     fn drop(&mut self) {
         if !self.answered {
             self.put(Outcome::Stopped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_two_characters_and_says_so() {
+        let mut short = "a reason".to_owned();
+        shorten(&mut short);
+        assert_eq!(short, "a reason");
+
+        let mut whole = "x".repeat(DETAIL_BYTES_MAX);
+        shorten(&mut whole);
+        assert_eq!(whole, "x".repeat(DETAIL_BYTES_MAX));
+
+        for before in 0..4 {
+            let mut long = "x".repeat(before) + &"\u{1f4d3}".repeat(DETAIL_BYTES_MAX);
+            shorten(&mut long);
+            assert!(long.len() <= DETAIL_BYTES_MAX && long.len() > DETAIL_BYTES_MAX - 8);
+            assert!(long.ends_with("\u{1f4d3}\u{2026}"));
         }
     }
 }

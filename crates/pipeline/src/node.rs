@@ -482,8 +482,8 @@ pub(crate) struct Pending(Mutex<HashMap<TransactionId, u32, IdHash>>);
 const LEAVING_MAX: usize = 256;
 
 impl Pending {
-    /// Takes in those of a batch together: the lock goes from one processor to the other as seldom as can
-    /// be.
+    /// Takes in several under one hold of the lock, which costs the most when it goes from one processor to
+    /// another.
     pub(crate) fn insert_all(&self, ids: impl Iterator<Item = TransactionId>) {
         let mut waiting = self.0.lock();
         for id in ids {

@@ -195,14 +195,17 @@ impl Index {
     /// Hands what is in memory to the writing thread. Waits when that is far behind.
     pub(crate) fn seal(&self) -> Result<(), StoreError> {
         self.wait_until(SEALED_TABLES_MAX - 1)?;
-        let mut tables = self.shared.tables.write();
+        // Only the caller adds to a table, so this one stays as it is; its successor is made before readers
+        // have to wait.
+        let active = self.shared.tables.read().active.clone();
         let next = {
-            let active = tables.active.read();
+            let active = active.read();
             if active.to < active.from {
                 return Ok(());
             }
             Arc::new(RwLock::new(active.successor()))
         };
+        let mut tables = self.shared.tables.write();
         let table = std::mem::replace(&mut tables.active, next);
         let mut sealed = Sealed::clone(&tables.sealed);
         sealed.tables.push(table);
@@ -1057,6 +1060,7 @@ mod tests {
             (3 + 0x100, 5),
             (3 + 0xffff, 5),
             (3 + 0x1_0000, 6),
+            (3 + 0x100_0000, 7),
             (crate::place::HEIGHT_MAX, 8),
         ] {
             let disk = SimulatedDisk::new();
@@ -1075,6 +1079,33 @@ mod tests {
             let run = Run::open(path, &disk).unwrap();
             assert_eq!(run.values(0..2).unwrap(), [at(0), last]);
             run.check().unwrap();
+
+            // A full page and a begun one, each key and position with all its bits.
+            let count = facts.page_entries() + 3;
+            let entries: Vec<_> = (1..=count)
+                .map(|number| {
+                    (
+                        (key::KEY_MASK / count * number) & key::KEY_MASK,
+                        last - count + number,
+                    )
+                })
+                .collect();
+            let facts = Facts {
+                entries: count,
+                keys: count,
+                ..facts
+            };
+            let path = Path::new("/full");
+            let mut writer = RunWriter::create(path, &disk, facts).unwrap();
+            for (key, value) in &entries {
+                writer.push(*key, *value).unwrap();
+            }
+            writer.finish().unwrap();
+            let run = Arc::new(Run::open(path, &disk).unwrap());
+            run.check().unwrap();
+            let mut cursor = Cursor::new(run);
+            let read: Vec<_> = std::iter::from_fn(|| cursor.next().unwrap()).collect();
+            assert_eq!(read, entries);
         }
     }
 

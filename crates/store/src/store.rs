@@ -701,8 +701,8 @@ impl CommittedView<'_> {
         self.withheld.take()
     }
 
-    /// Says which outputs will be asked for next, so that they are near by then: some hundred at once. It
-    /// changes how long the answers take and nothing else.
+    /// Says which outputs will be asked for next, so that they are near by then; of more than 256, the first
+    /// ones. It changes how long the answers take and nothing else.
     pub fn prefetch<'o>(&self, outputs: impl Iterator<Item = &'o OutputRef>) {
         self.state.table.prefetch(outputs);
     }

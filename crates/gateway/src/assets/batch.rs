@@ -32,8 +32,8 @@ use crate::{
 };
 
 /// Lines of one batch that are under way or whose results wait to be sent: enough to fill several
-/// blocks and to go on while a flush is slow, about 2 MB of results.
-const LINES_UNDER_WAY_MAX: usize = 16_384;
+/// blocks, about 1 MB of results, or 5 MB of long refusals.
+const LINES_UNDER_WAY_MAX: usize = 8_192;
 
 /// Lines handed to the node at once: a share of the window, so that results come back meanwhile.
 const RUN_LINES_MAX: usize = 1_024;

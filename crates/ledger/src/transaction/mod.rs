@@ -42,8 +42,8 @@ pub enum Operation {
     Decompose,
 }
 
-/// Public keys in a client's order. One is the common case, and stands where it is named.
-pub type Keys = SmallVec<[PublicKey; 1]>;
+/// Public keys in a client's order. One is the common case and needs no allocation.
+pub(crate) type Keys = SmallVec<[PublicKey; 1]>;
 
 /// One input.
 #[derive(Clone, Debug)]

@@ -464,15 +464,19 @@ pub(crate) struct RunWriter {
     path: PathBuf,
     file: Arc<dyn File>,
     facts: Facts,
-    /// What follows from the facts and is asked for every entry.
+    /// [`Facts::first_value`], which every entry needs, as it needs the next three.
     first_value: u64,
+    /// [`Facts::value_bytes`].
     value_bytes: usize,
+    /// [`Facts::page_entries`].
     page_entries: usize,
+    /// [`Facts::blocks`].
     filter_blocks: u64,
     written: u64,
     entries: Area,
-    /// The page under way, and how many entries it has.
+    /// The page under way.
     page: Box<[u8; PAGE_BYTES]>,
+    /// Entries of the page under way.
     in_page: usize,
     fences: Vec<u8>,
     filter: Area,
@@ -544,7 +548,7 @@ impl RunWriter {
             .checked_sub(self.first_value)
             .filter(|value| *value <= u64::MAX >> (64 - 8 * self.value_bytes))
             .expect("a position lies in the run's heights");
-        // Whole words: what they write too much is overwritten by the next entry, or by the page's end.
+        // Whole words: what one writes beyond its field is overwritten by the next entry, or at the page's end.
         let start = self.in_page * (KEY_BYTES + self.value_bytes);
         self.put_word(start, key >> (64 - 8 * KEY_BYTES));
         self.put_word(start + KEY_BYTES, value);
