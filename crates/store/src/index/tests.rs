@@ -1,3 +1,5 @@
+//! The index as a whole, its runs byte by byte, and what becomes of damage.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
